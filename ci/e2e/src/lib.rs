@@ -1,0 +1,1 @@
+//! Stories that boot the image in a VM.

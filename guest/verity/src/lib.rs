@@ -1,0 +1,1 @@
+//! Opens dm-verity devices by ioctl and finds partitions; shared by initrd and init.

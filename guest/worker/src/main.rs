@@ -1,0 +1,3 @@
+//! The worker daemon: an OpenAI-compatible endpoint behind attested TLS.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The one command-line front door.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Verifies a worker, then asks it.

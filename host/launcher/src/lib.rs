@@ -1,0 +1,1 @@
+//! Settings to Machine to QEMU argv; supervises the boot.

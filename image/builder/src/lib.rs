@@ -1,0 +1,1 @@
+//! Recipe to locked recipe to artifacts; drives mkosi; proves two builds equal.

@@ -1,0 +1,1 @@
+//! Pure appraisal of TDX evidence: quote, event log, configuration.

@@ -1,0 +1,1 @@
+//! Pure prediction and explanation of every measurement a right guest must show.

@@ -1,0 +1,1 @@
+//! A simulated TDX platform, for the debug profile and tests only.

@@ -1,0 +1,3 @@
+//! A simulated TDX platform, for the debug profile and tests only.
+
+fn main() {}
