@@ -1,1 +1,113 @@
-//! Attester on configfs-tsm.
+//! Attester on configfs-tsm: quotes and the firmware's event log, by reading and writing files.
+//!
+//! Only `std::fs`: no ioctl, no unsafe, no thread. A simulated platform is reached through the very same files, so there
+//! is no code here that knows of one.
+//!
+//! Deliberately absent: judging a quote (that is `evidence`), extending registers.
+
+pub mod quote;
+mod tsm;
+
+use protocol::evidence::{EventLog, LogFormat, MAX_EVENT_LOG};
+use protocol::{AttestError, Attester};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Quotes from configfs-tsm, event logs from ACPI or, where a platform measures into a TPM, from securityfs.
+#[derive(Debug, Clone)]
+pub struct TsmAttester {
+    /// Where report entries are made; `/sys/kernel/config/tsm/report`.
+    pub base: PathBuf,
+    /// The event log that the CCEL ACPI table points to (ACPI 6.5 section 5.2.34), as the kernel shows it.
+    pub ccel: PathBuf,
+    /// The TPM event log, read where there is no CCEL.
+    pub tpm_log: PathBuf,
+    /// How long one quote may take. The kernel itself gives up on the host's quoting service after 30 s.
+    pub deadline: Duration,
+}
+
+impl Default for TsmAttester {
+    fn default() -> Self {
+        TsmAttester::at("/sys/kernel/config/tsm/report")
+    }
+}
+
+impl TsmAttester {
+    /// With report entries in another folder, all else as by default.
+    pub fn at(base: impl Into<PathBuf>) -> Self {
+        TsmAttester {
+            base: base.into(),
+            ccel: "/sys/firmware/acpi/tables/data/CCEL".into(),
+            tpm_log: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
+            deadline: Duration::from_secs(40),
+        }
+    }
+}
+
+impl Attester for TsmAttester {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
+        tsm::quote(&self.base, report_data, self.deadline)
+    }
+
+    fn event_log(&self) -> Result<EventLog, AttestError> {
+        let (format, read) = match read_bounded(&self.ccel, MAX_EVENT_LOG) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                (LogFormat::Tpm, read_bounded(&self.tpm_log, MAX_EVENT_LOG))
+            }
+            other => (LogFormat::Ccel, other),
+        };
+        let (ccel, tpm) = (self.ccel.display(), self.tpm_log.display());
+        let refused = |reason| AttestError::Refused { step: "event log", reason };
+        let bytes = read.map_err(|e| refused(format!("{ccel}, else {tpm}: {e}")))?;
+        if bytes.is_empty() {
+            return Err(refused(format!("{ccel}, else {tpm}: expected an event log, found an empty file")));
+        }
+        Ok(EventLog { format, bytes })
+    }
+}
+
+/// All bytes of a file that has at most `max`. Files of configfs, securityfs and sysfs state no true length beforehand.
+fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn attester(dir: &Path) -> TsmAttester {
+        TsmAttester { ccel: dir.join("CCEL"), tpm_log: dir.join("tpm"), ..TsmAttester::at(dir) }
+    }
+
+    #[test]
+    fn ccel_is_preferred_and_the_tpm_log_is_the_other_choice() {
+        let dir = tempfile::tempdir().unwrap();
+        let attester = attester(dir.path());
+        assert!(attester.event_log().unwrap_err().to_string().contains("CCEL"));
+        fs::write(&attester.tpm_log, "tpm").unwrap();
+        assert_eq!(attester.event_log().unwrap().format, LogFormat::Tpm);
+        fs::write(&attester.ccel, "cc").unwrap();
+        assert_eq!(
+            attester.event_log().unwrap(),
+            EventLog { format: LogFormat::Ccel, bytes: b"cc".to_vec() }
+        );
+    }
+
+    #[test]
+    fn an_empty_or_boundless_event_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let attester = attester(dir.path());
+        for size in [0, MAX_EVENT_LOG + 1] {
+            fs::write(&attester.ccel, vec![1; size]).unwrap();
+            assert!(matches!(attester.event_log(), Err(AttestError::Refused { step: "event log", .. })));
+        }
+    }
+}
