@@ -1,0 +1,72 @@
+//! Where things lie: the checkout, its outputs, and the cache that all checkouts of a user share.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// A checkout of this repository.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    root: PathBuf,
+    cache: PathBuf,
+}
+
+impl Checkout {
+    /// The checkout at `root`, with the user's cache.
+    pub fn at(root: &Path) -> Result<Self> {
+        let root = root.canonicalize().with_context(|| format!("{}: no such folder", root.display()))?;
+        if !root.join("image/mkosi.conf").is_file() {
+            bail!(
+                "{}: not a checkout of Chrysalis (no image/mkosi.conf); run this inside one",
+                root.display()
+            );
+        }
+        Ok(Checkout { root, cache: cache_folder()? })
+    }
+
+    /// The checkout that holds the current folder.
+    pub fn find() -> Result<Self> {
+        let here =
+            std::env::current_dir().context("the current folder is gone; change to an existing one")?;
+        match here.ancestors().find(|dir| dir.join("image/mkosi.conf").is_file()) {
+            Some(root) => Checkout::at(root),
+            None => bail!("{}: not inside a checkout of Chrysalis; change into one", here.display()),
+        }
+    }
+
+    /// The same checkout with another cache folder: what `prove` builds in.
+    pub fn with_cache(&self, cache: &Path) -> Self {
+        Checkout { root: self.root.clone(), cache: cache.to_owned() }
+    }
+
+    /// Root folder of the checkout.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The `image` room.
+    pub fn image(&self) -> PathBuf {
+        self.root.join("image")
+    }
+
+    /// Where artifacts of a profile are written.
+    pub fn out(&self, profile: crate::Profile) -> PathBuf {
+        self.root.join("out").join(profile.name())
+    }
+
+    /// `$CHRYSALIS_CACHE`, else `$XDG_CACHE_HOME/chrysalis`, else `~/.cache/chrysalis`.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = var("CHRYSALIS_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("chrysalis")))
+        .or_else(|| var("HOME").map(|dir| dir.join(".cache/chrysalis")));
+    let Some(folder) = folder else { bail!("no cache folder: set $CHRYSALIS_CACHE or $HOME") };
+    std::fs::create_dir_all(&folder).with_context(|| {
+        format!("{}: can't make the cache folder; set $CHRYSALIS_CACHE", folder.display())
+    })?;
+    folder.canonicalize().with_context(|| format!("{}: unreadable", folder.display()))
+}

@@ -1,0 +1,179 @@
+//! Compiles the guest's programs inside the tools root, at fixed paths, from the staged source.
+//!
+//! ```text
+//! cache/src     at /chrysalis/src         the staged source (see `source`)
+//! cache/target  at /chrysalis/target      shared by every checkout
+//! cache/cargo   at /chrysalis/cargo       crates, fetched by hash (Cargo.lock)
+//! rustc sysroot at /chrysalis/toolchain   the pinned version of this host
+//! ```
+//! Production programs are selected without the simulator, so that its dependencies can't change their features.
+
+use crate::Profile;
+use crate::checkout::Checkout;
+use crate::progress::{Report, say};
+use crate::source;
+use crate::tools::{Tools, run};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Paths of compiled programs.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The static first program, `/init` of the initrd.
+    pub initrd: PathBuf,
+    /// First service.
+    pub init: PathBuf,
+    /// The worker daemon.
+    pub worker: PathBuf,
+    /// The simulated platform; debug profile only.
+    pub simulator: Option<PathBuf>,
+}
+
+impl Binaries {
+    /// Those that live in the root, with their names there.
+    pub(crate) fn in_root(&self) -> Vec<(&'static str, &Path)> {
+        let mut list =
+            vec![("chrysalis-init", self.init.as_path()), ("chrysalis-worker", self.worker.as_path())];
+        list.extend(self.simulator.iter().map(|path| ("chrysalis-simulator", path.as_path())));
+        list
+    }
+}
+
+/// The Rust toolchain of this host, checked against `rust-toolchain.toml`.
+#[derive(Debug, Clone)]
+pub struct Toolchain {
+    /// `rustc --print sysroot`.
+    pub sysroot: PathBuf,
+    /// `rustc --version`.
+    pub version: String,
+}
+
+impl Toolchain {
+    /// Finds the pinned toolchain.
+    pub fn find(checkout: &Checkout) -> Result<Self> {
+        let file = checkout.root().join("rust-toolchain.toml");
+        let text = fs::read_to_string(&file).with_context(|| format!("{}: can't read", file.display()))?;
+        let table: toml::Table = text.parse().with_context(|| format!("{}: not TOML", file.display()))?;
+        let pinned = table.get("toolchain").and_then(|t| t.get("channel")).and_then(|c| c.as_str());
+        let pinned = pinned.with_context(|| format!("{}: no toolchain.channel", file.display()))?;
+        let ask = |args: &[&str]| -> Result<String> {
+            let output = run("rustc", Command::new("rustc").args(args).current_dir(checkout.root()));
+            let output = output
+                .with_context(|| format!("install Rust {pinned}: rustup toolchain install {pinned}"))?;
+            Ok(String::from_utf8(output)?.trim().to_owned())
+        };
+        let version = ask(&["--version"])?;
+        if version.split(' ').nth(1) != Some(pinned) {
+            bail!("rustc is `{version}`, the guest's bytes need {pinned}: rustup toolchain install {pinned}");
+        }
+        Ok(Toolchain { sysroot: PathBuf::from(ask(&["--print", "sysroot"])?), version })
+    }
+}
+
+/// A place to compile in.
+pub struct Workshop {
+    tools: Tools,
+    toolchain: Toolchain,
+    target: PathBuf,
+    // Held while anything is compiled: the staged source must stand still.
+    _lock: File,
+}
+
+impl Workshop {
+    /// Stages the source, fetches crates and binds everything into the tools root. `home` holds `src` and `target`;
+    /// crates are shared through the checkout's cache.
+    pub fn open(checkout: &Checkout, tools: &Tools, home: &Path, report: Report<'_>) -> Result<Self> {
+        let toolchain = Toolchain::find(checkout)?;
+        let (staged, target, cargo) = (home.join("src"), home.join("target"), checkout.cache().join("cargo"));
+        for dir in [&staged, &target, &cargo] {
+            fs::create_dir_all(dir).with_context(|| format!("{}: can't make", dir.display()))?;
+        }
+        let lock =
+            File::create(home.join("src.lock")).with_context(|| format!("{}: can't lock", home.display()))?;
+        if lock.try_lock().is_err() {
+            say(report, "guest", "waiting for another build that uses the same source folder");
+            lock.lock().with_context(|| format!("{}: can't lock", home.display()))?;
+        }
+        let changed = source::stage(checkout.root(), &staged)?;
+        say(report, "guest", format!("source staged, {changed} files changed"));
+        // On the host, where its network settings are.
+        let mut fetch = Command::new(toolchain.sysroot.join("bin/cargo"));
+        fetch.args(["fetch", "--locked", "--quiet", "--target", TARGET]).current_dir(&staged);
+        fetch.env("CARGO_HOME", &cargo).env("RUSTC", toolchain.sysroot.join("bin/rustc"));
+        run("cargo fetch --locked", &mut fetch)?;
+        let tools = tools.clone();
+        let tools =
+            tools.bind(&staged, Path::new("/chrysalis/src")).bind(&target, Path::new("/chrysalis/target"));
+        let tools = tools.bind(&cargo, Path::new("/chrysalis/cargo"));
+        let tools = tools.bind(&toolchain.sysroot, Path::new("/chrysalis/toolchain"));
+        Ok(Workshop { tools, toolchain, target, _lock: lock })
+    }
+
+    /// `cargo` inside the tools root, offline, with the flags of the guest; add a subcommand and its arguments.
+    pub fn cargo(&self) -> Command {
+        self.cargo_with(&[])
+    }
+
+    fn cargo_with(&self, flags: &[&str]) -> Command {
+        let mut command = self.tools.command("/chrysalis/toolchain/bin/cargo");
+        let remap =
+            ["--remap-path-prefix=/chrysalis/src=chrysalis", "--remap-path-prefix=/chrysalis/cargo=cargo"];
+        let flags = [&remap, flags].concat().join("\u{1f}");
+        command.env("PATH", "/chrysalis/toolchain/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("CARGO_HOME", "/chrysalis/cargo").env("CARGO_TARGET_DIR", "/chrysalis/target");
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags).env("CARGO_NET_OFFLINE", "true");
+        // What the caller's own build set must not leak in.
+        for name in [
+            "RUSTFLAGS",
+            "RUSTC",
+            "RUSTUP_TOOLCHAIN",
+            "CARGO_BUILD_TARGET",
+            "CFLAGS",
+            "CC",
+            "LD_LIBRARY_PATH",
+        ] {
+            command.env_remove(name);
+        }
+        command.env("CARGO_TERM_COLOR", "never").env("SOURCE_DATE_EPOCH", "315532800");
+        command
+    }
+
+    /// The toolchain in use.
+    pub fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
+    }
+
+    /// Compiles what the profile needs; cargo does nothing where nothing changed.
+    pub fn compile(&self, profile: Profile, report: Report<'_>) -> Result<Binaries> {
+        let manifest = ["--manifest-path", "/chrysalis/src/Cargo.toml"];
+        let build = |mut cargo: Command, args: &[&str]| {
+            cargo.args(["build", "--release", "--locked", "--offline", "--quiet"]).args(manifest).args(args);
+            run(&format!("cargo build {}", args.join(" ")), &mut cargo)
+        };
+        say(report, "guest", "compiling initrd (static)");
+        let initrd = ["-p", "initrd", "--target", TARGET, "--target-dir", "/chrysalis/target/initrd"];
+        build(self.cargo_with(&["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]), &initrd)?;
+        say(report, "guest", "compiling init and worker");
+        build(self.cargo(), &["-p", "init", "-p", "worker", "--bins"])?;
+        if profile == Profile::Debug {
+            say(report, "guest", "compiling simulator");
+            build(self.cargo(), &["-p", "simulator", "--bins"])?;
+        }
+        let release = self.target.join("release");
+        let binaries = Binaries {
+            initrd: self.target.join("initrd").join(TARGET).join("release/initrd"),
+            init: release.join("chrysalis-init"),
+            worker: release.join("chrysalis-worker"),
+            simulator: (profile == Profile::Debug).then(|| release.join("chrysalis-simulator")),
+        };
+        let all = [&binaries.initrd, &binaries.init, &binaries.worker].into_iter().chain(&binaries.simulator);
+        if let Some(missing) = all.into_iter().find(|path| !path.is_file()) {
+            bail!("{}: cargo built no such program; is it a [[bin]]?", missing.display());
+        }
+        Ok(binaries)
+    }
+}
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
