@@ -1,11 +1,20 @@
 //! Reads what `cargo fmt --check` printed.
 
 use super::Violation;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `stdout` names each place that rustfmt would change; `stderr` says why it could not read a file.
 pub fn check(root: &Path, success: bool, stdout: &str, stderr: &str) -> Vec<Violation> {
-    let mut out: Vec<_> = stdout.lines().filter_map(|line| difference(root, line)).collect();
+    let mut files: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (path, line) in stdout.lines().filter_map(|line| difference(root, line)) {
+        files.entry(path).or_default().push(line);
+    }
+    let violation = |(path, lines): (String, Vec<usize>)| {
+        let what = format!("is not formatted (places: {})", lines.len());
+        Violation::new(&path, lines[0], what, "rustfmt's form", "run rustfmt on it, or cargo fmt")
+    };
+    let mut out: Vec<_> = files.into_iter().map(violation).collect();
     if out.is_empty() && !success {
         let said = stderr.lines().find(|l| l.contains("error")).or(stderr.lines().next());
         let what = format!("cargo fmt could not run: {}", said.unwrap_or("it says nothing").trim());
@@ -21,12 +30,11 @@ pub fn check(root: &Path, success: bool, stdout: &str, stderr: &str) -> Vec<Viol
 }
 
 /// `Diff in PATH:LINE:`
-fn difference(root: &Path, line: &str) -> Option<Violation> {
+fn difference(root: &Path, line: &str) -> Option<(String, usize)> {
     let place = line.strip_prefix("Diff in ")?.trim_end_matches(':');
     let (path, line) = place.rsplit_once(':')?;
-    let path = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path)).to_string_lossy();
-    let what = "is not formatted".to_string();
-    Some(Violation::new(&path, line.parse().ok()?, what, "rustfmt's form", "run cargo fmt"))
+    let path = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
+    Some((path.to_string_lossy().into_owned(), line.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -34,11 +42,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_difference_is_reported_with_its_place() {
-        let printed = "Diff in /house/guest/a/src/lib.rs:12:\n-a\n+b\nDiff in /house/ci/b/src/main.rs:1:\n";
+    fn each_file_is_reported_once_at_its_first_difference() {
+        let printed = "Diff in /house/guest/a/src/lib.rs:12:\n-a\n+b\nDiff in /house/guest/a/src/lib.rs:40:\n\
+                       Diff in /house/ci/b/src/main.rs:1:\n";
         let found = check(Path::new("/house"), false, printed, "");
         let places: Vec<_> = found.iter().map(|v| (v.path.as_str(), v.line)).collect();
-        assert_eq!(places, [("guest/a/src/lib.rs", 12), ("ci/b/src/main.rs", 1)]);
+        assert_eq!(places, [("ci/b/src/main.rs", 1), ("guest/a/src/lib.rs", 12)]);
     }
 
     #[test]
