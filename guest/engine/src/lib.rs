@@ -1,1 +1,35 @@
-//! Inference with burn; no network.
+//! Inference with burn, from Hugging Face model folders; no network, no threads of its own.
+//!
+//! ```text
+//! folder on the verified model disk
+//!   config.json ........ which family, which shapes       families/
+//!   modules.json ....... pooling and normalisation        recipe.rs, pooling.rs
+//!   tokenizer.json ..... text -> token ids                wordpiece.rs, tokens.rs
+//!   model.safetensors .. weights                          weights.rs
+//!
+//! texts -> tokens -> packed passes -> hidden states -> pooled -> vectors      embedder.rs
+//! ```
+//! What a folder may say is a closed list: anything else is refused by name when the folder is opened, and
+//! [`inspect`] opens it as strictly as can be, so that a model is refused when its disk is packed and not when it
+//! runs. Texts of one call are laid end to end, never padded, so no text can see another or its padding.
+//!
+//! Weights are read straight from the file, each into the one buffer that the backend then owns. The word table is
+//! not read at all: its rows are fetched as tokens ask for them, because reading (and hashing, under dm-verity) half
+//! of the file at start-up would delay the first answer for words that nobody may use.
+//!
+//! Deliberately absent: thread pools, training, downloads. Everything is generic over burn's `Backend`; the CPU backend
+//! (Flex) is the one that is compiled.
+
+mod embedder;
+mod error;
+mod families;
+mod files;
+mod pooling;
+mod recipe;
+mod tokens;
+mod weights;
+mod wordpiece;
+
+pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
+pub use error::EngineError;
+pub use pooling::Pooling;

@@ -1,0 +1,201 @@
+//! Weights in the safetensors format, read tensor by tensor straight from the file.
+//!
+//! ```text
+//! u64 little-endian header length | JSON header: name -> dtype, shape, offsets | data
+//! ```
+//! The header's offsets must tile the data without gap or overlap and end where the file ends, so every allocation is
+//! bounded by the file's own size. Every value that is read is checked to be finite.
+//!
+//! Deliberately absent: memory mapping, which needs `unsafe` and, on a dm-verity disk, turns a read error into SIGBUS.
+//!
+//! Format: safetensors 0.x, <https://github.com/huggingface/safetensors>, "Format".
+
+use crate::error::{EngineError, shorten};
+use crate::files;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest header that is parsed, in bytes; a model of 10,000 tensors needs about 1.5 MB.
+const MAX_HEADER: u64 = 16 * 1024 * 1024;
+/// Bytes that are read and converted at a time: they stay in the cache.
+const CHUNK: usize = 128 * 1024;
+const PURPOSE: &str = "the weights";
+
+/// An open weights file whose header was checked.
+pub(crate) struct Weights {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    metadata: Metadata,
+}
+
+impl Weights {
+    /// Opens the file and checks its header.
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let (file, len) = files::open(path, PURPOSE)?;
+        let header_fault = |reason: String| EngineError::Header { path: path.into(), reason };
+        let mut prefix = [0; 8];
+        if len < 8 {
+            return Err(header_fault(format!("expected at least 8 bytes, the file has {len}")));
+        }
+        let failed = |source| EngineError::Read { path: path.into(), purpose: PURPOSE, source };
+        file.read_exact_at(&mut prefix, 0).map_err(failed)?;
+        let header_len = u64::from_le_bytes(prefix);
+        if header_len > MAX_HEADER.min(len - 8) {
+            let max = MAX_HEADER.min(len - 8);
+            return Err(header_fault(format!("claims {header_len} bytes, at most {max} are possible")));
+        }
+        let mut header = vec![0; header_len as usize];
+        file.read_exact_at(&mut header, 8).map_err(failed)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|e| header_fault(shorten_reason(&e.to_string())))?;
+        let (expected, found) = (metadata.data_len() as u64, len - 8 - header_len);
+        if expected != found {
+            return Err(header_fault(format!("its tensors cover {expected} bytes, the file holds {found}")));
+        }
+        Ok(Weights { path: path.into(), file, data_start: 8 + header_len, metadata })
+    }
+
+    /// Number of elements of all tensors.
+    pub fn parameters(&self) -> u64 {
+        self.metadata.tensors().values().map(|t| t.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Fails on the first tensor (by name) that `known` does not know.
+    pub fn refuse_strangers(&self, known: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+        let mut strangers: Vec<String> =
+            self.metadata.tensors().into_keys().filter(|name| !known(name)).collect();
+        strangers.sort();
+        match strangers.first() {
+            None => Ok(()),
+            Some(name) => Err(self.fault(&shorten(name), "no such tensor".into(), "one".into())),
+        }
+    }
+
+    /// Reads a whole tensor of single-precision numbers of exactly this shape.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
+        let mut out = Vec::new();
+        self.append(name, shape, &mut out)?;
+        Ok(out)
+    }
+
+    /// Like [`Weights::read`], behind what `out` already holds: several tensors become one buffer.
+    pub fn append(&self, name: &str, shape: &[usize], out: &mut Vec<f32>) -> Result<(), EngineError> {
+        let (offset, len) = self.locate(name, shape)?;
+        out.reserve_exact(len);
+        self.read_at(name, offset, 0..len, out)
+    }
+
+    /// A two-dimensional tensor whose rows are read when they are asked for.
+    pub fn table(self: &Arc<Self>, name: &str, rows: usize, width: usize) -> Result<Table, EngineError> {
+        let (offset, _) = self.locate(name, &[rows, width])?;
+        Ok(Table { weights: self.clone(), name: name.into(), offset, rows, width })
+    }
+
+    /// Byte offset in the file and number of elements.
+    fn locate(&self, name: &str, shape: &[usize]) -> Result<(u64, usize), EngineError> {
+        let wanted = || format!("F32 {shape:?}");
+        let Some(info) = self.metadata.info(name) else {
+            return Err(self.fault(name, wanted(), "no such tensor".into()));
+        };
+        if info.dtype != Dtype::F32 || info.shape != shape {
+            return Err(self.fault(name, wanted(), describe(info)));
+        }
+        Ok((self.data_start + info.data_offsets.0 as u64, shape.iter().product()))
+    }
+
+    /// Appends elements `range` of the tensor that starts at byte `offset`.
+    fn read_at(
+        &self,
+        name: &str,
+        offset: u64,
+        range: std::ops::Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        let mut buffer = vec![0u8; CHUNK.min(range.len() * 4)];
+        let mut next = range.start;
+        while next < range.end {
+            let count = (range.end - next).min(CHUNK / 4);
+            let bytes = &mut buffer[..count * 4];
+            self.file.read_exact_at(bytes, offset + next as u64 * 4).map_err(|source| EngineError::Read {
+                path: self.path.clone(),
+                purpose: PURPOSE,
+                source,
+            })?;
+            let start = out.len();
+            out.extend(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)));
+            self.check_finite(name, next, &out[start..])?;
+            next += count;
+        }
+        Ok(())
+    }
+
+    fn check_finite(&self, name: &str, first: usize, values: &[f32]) -> Result<(), EngineError> {
+        // A fold without an early exit is vectorised; the slow search runs only when there is something to find.
+        if values.iter().fold(true, |all, v| all & v.is_finite()) {
+            return Ok(());
+        }
+        let index = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        Err(EngineError::NotFinite {
+            path: self.path.clone(),
+            tensor: name.into(),
+            element: (first + index) as u64,
+            found: values[index],
+        })
+    }
+
+    fn fault(&self, tensor: &str, expected: String, found: String) -> EngineError {
+        EngineError::Tensor { path: self.path.clone(), tensor: tensor.into(), expected, found }
+    }
+}
+
+fn describe(info: &TensorInfo) -> String {
+    let dims: Vec<usize> = info.shape.iter().copied().take(8).collect();
+    let more = if info.shape.len() > 8 { " and more" } else { "" };
+    format!("{:?} {dims:?}{more}", info.dtype)
+}
+
+/// A header may hold names of any length, and the parser repeats them.
+fn shorten_reason(reason: &str) -> String {
+    let short: String = reason.chars().take(200).collect();
+    if short.len() < reason.len() { short + "..." } else { short }
+}
+
+/// Rows of a tensor, read on demand.
+pub(crate) struct Table {
+    weights: Arc<Weights>,
+    name: String,
+    offset: u64,
+    rows: usize,
+    width: usize,
+}
+
+impl Table {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Appends row `index` (below [`Table::rows`]) to `out`.
+    pub fn append_row(&self, index: usize, out: &mut Vec<f32>) -> Result<(), EngineError> {
+        let start = index * self.width;
+        self.weights.read_at(&self.name, self.offset, start..start + self.width, out)
+    }
+
+    /// Reads every row once and throws it away, to find values that are not finite.
+    pub fn scan(&self) -> Result<(), EngineError> {
+        let step = (CHUNK / 4).div_ceil(self.width.max(1));
+        let mut out = Vec::new();
+        for first in (0..self.rows).step_by(step) {
+            out.clear();
+            let last = (first + step).min(self.rows);
+            let range = first * self.width..last * self.width;
+            self.weights.read_at(&self.name, self.offset, range, &mut out)?;
+        }
+        Ok(())
+    }
+}
