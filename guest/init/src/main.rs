@@ -1,3 +1,38 @@
-//! First service: measures the configuration, opens the model disk, opens the gate.
+//! The first service of the guest: the gate that a daemon starts behind.
+//!
+//! ```text
+//! chrysalis-init boot      entropy -> modules -> handoff -> quote shows MRCONFIGID -> network -> models
+//!                          -> static configuration written -> module loading locked
+//! chrysalis-init announce  the daemon answers: tell the host
+//! chrysalis-init failed    something failed: tell the host what (the service manager then powers off)
+//! chrysalis-init modules   only the modules and mounts of `boot`, for what must run before it
+//! ```
+//! `boot` either finishes with everything in place or leaves a reason in `/run/chrysalis/failure` and fails; no daemon
+//! starts then. What it reads from the host (handoff disk, model disks, network) is believed only as far as MRCONFIGID
+//! and the model pins reach.
+//!
+//! Deliberately absent: options, secrets, any way on after a failure.
 
-fn main() {}
+mod boot;
+mod configured;
+mod entropy;
+mod failure;
+mod handoff;
+mod kmods;
+mod models;
+mod netlink;
+mod network;
+mod port;
+
+use anyhow::bail;
+
+fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["boot"] => boot::run(),
+        ["modules"] => boot::prepare(),
+        ["announce"] => port::announce(),
+        ["failed"] => failure::report(),
+        other => bail!("expected one of `boot`, `modules`, `announce`, `failed`, found {other:?}"),
+    }
+}

@@ -1,0 +1,90 @@
+//! `boot`: every step in order, each with a name under which its failure is reported.
+
+use crate::failure::{self, Step};
+use crate::{configured, entropy, handoff, kmods, models, network, port};
+use anyhow::{Context, Result};
+use protocol::config::{RuntimeConfig, StaticConfig};
+use protocol::progress::Stage;
+use rustix::mount::{MountFlags, mount};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use verity::Places;
+
+/// Where everything that `boot` leaves for others lies.
+pub(crate) const RUN: &str = "/run/chrysalis";
+/// The kernel's switch that forbids module loading until the next boot.
+const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
+
+/// The gate. On an error the reason is also kept for `failed` to report.
+pub(crate) fn run() -> Result<()> {
+    let mut step = Step::new("start");
+    let result = gate(&mut step);
+    if let Err(error) = &result {
+        failure::keep(Path::new(RUN), step.name(), error);
+    }
+    result
+}
+
+/// Modules and mounts only.
+pub(crate) fn prepare() -> Result<()> {
+    kmods::load_all(&kmods::Places::default())?;
+    mount_once("securityfs", "/sys/kernel/security")?;
+    mount_once("configfs", "/sys/kernel/config")
+}
+
+fn gate(step: &mut Step) -> Result<()> {
+    fs::create_dir_all(RUN).with_context(|| format!("cannot make {RUN}"))?;
+    port::report(Stage::Started);
+    step.enter("entropy");
+    entropy::mix()?;
+    step.enter("modules");
+    prepare()?;
+    step.enter("handoff");
+    let places = Places::default();
+    let handoff = handoff::read(&places)?;
+    step.enter("config");
+    let config = StaticConfig::parse(&handoff.static_config).context("handoff disk")?;
+    let runtime = RuntimeConfig::parse(&handoff.runtime_config).context("handoff disk")?;
+    step.enter("quote");
+    let mrconfigid = configured::check(&attest::TsmAttester::default(), &handoff.static_config)?;
+    port::report(Stage::ConfigMeasured { mrconfigid: hex::encode(mrconfigid) });
+    step.enter("network");
+    network::up(&runtime)?;
+    port::report(Stage::NetworkUp { address: runtime.address });
+    step.enter("model");
+    models::open_all(&places, Path::new(RUN), &config.models, |pin| {
+        port::report(Stage::ModelOpened { name: pin.name.clone(), root: pin.root.clone() });
+    })?;
+    step.enter("seal");
+    write_readable(&Path::new(RUN).join("static.toml"), &handoff.static_config)?;
+    fs::write(MODULES_DISABLED, "1").with_context(|| {
+        format!("{MODULES_DISABLED}: cannot lock module loading; it must be locked before serving")
+    })
+}
+
+/// Mounts a kernel file system unless something is mounted there already.
+fn mount_once(kind: &str, at: &str) -> Result<()> {
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev());
+    let at_path = Path::new(at);
+    let here =
+        device(at_path).with_context(|| format!("{at}: expected it to exist once {kind} is loaded"))?;
+    let above = device(at_path.parent().unwrap_or(at_path)).with_context(|| format!("parent of {at}"))?;
+    if here != above {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount(kind, at, kind, flags, None).with_context(|| format!("{at}: cannot mount {kind}"))
+}
+
+fn write_readable(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))
+}
