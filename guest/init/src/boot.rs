@@ -1,7 +1,7 @@
 //! `boot`: every step in order, each with a name under which its failure is reported.
 
 use crate::failure::{self, Step};
-use crate::{configured, entropy, handoff, kmods, models, network, port};
+use crate::{configured, entropy, handoff, models, network, port};
 use anyhow::{Context, Result};
 use protocol::config::{RuntimeConfig, StaticConfig};
 use protocol::progress::Stage;
@@ -14,6 +14,8 @@ use verity::Places;
 
 /// Where everything that `boot` leaves for others lies.
 pub(crate) const RUN: &str = "/run/chrysalis";
+/// Modules that the initrd did not need.
+const MODULES: &str = "/usr/lib/chrysalis/modules";
 /// The kernel's switch that forbids module loading until the next boot.
 const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 
@@ -29,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Modules and mounts only.
 pub(crate) fn prepare() -> Result<()> {
-    kmods::load_all(&kmods::Places::default())?;
+    verity::kmods::load_all(Path::new(MODULES))?;
     mount_once("securityfs", "/sys/kernel/security")?;
     mount_once("configfs", "/sys/kernel/config")
 }

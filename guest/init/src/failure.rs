@@ -41,7 +41,12 @@ pub(crate) fn report() -> Result<()> {
     let kept = fs::read_to_string(Path::new(crate::boot::RUN).join(FILE)).ok();
     // Set by the service manager for units started through OnFailure= and OnSuccess= (systemd.exec(5)).
     let monitor = |name: &str| std::env::var(format!("MONITOR_{name}")).ok();
-    port::report(stage(kept.as_deref(), monitor));
+    let stage = stage(kept.as_deref(), monitor);
+    if let Stage::Failed { step, reason } = &stage {
+        // For people at a serial console; there may be none.
+        let _ = fs::write("/dev/console", format!("chrysalis-init: stopped at step `{step}`: {reason}\n"));
+    }
+    port::report(stage);
     Ok(())
 }
 

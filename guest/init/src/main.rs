@@ -18,7 +18,6 @@ mod configured;
 mod entropy;
 mod failure;
 mod handoff;
-mod kmods;
 mod models;
 mod netlink;
 mod network;

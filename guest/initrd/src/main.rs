@@ -13,7 +13,6 @@
 //! little), handling of any other root layout, reading anything from the host but block devices.
 
 mod cmdline;
-mod modules;
 mod switch;
 
 use rustix::mount::{MountFlags, mount};
@@ -57,7 +56,7 @@ fn boot() -> Result<std::convert::Infallible, String> {
     // A panic (dm-verity's on corruption, above all) ends the machine at once, whatever the command line says.
     fs::write("/proc/sys/kernel/panic", "-1").map_err(|e| format!("cannot set kernel.panic: {e}"))?;
     let root = cmdline::root_hash(&read("/proc/cmdline")?)?;
-    modules::load_all(Path::new("/modules"))?;
+    verity::kmods::load_all(Path::new("/modules")).map_err(|e| e.to_string())?;
     let places = Places::default();
     let disk = Disk::wait(&places, ROOT_DISK_SERIAL, DEVICE_LIMIT).map_err(|e| e.to_string())?;
     let device =

@@ -19,7 +19,9 @@ pub(crate) fn to(root: &str, init: &str) -> Result<Infallible, String> {
     mount_move(".", "/").map_err(step("move"))?;
     chroot(".").map_err(step("chroot"))?;
     chdir("/").map_err(step("chdir to /"))?;
-    // The kernel's environment (TERM, and words of the command line that it did not know) is not handed on.
-    let error = Command::new(init).env_clear().exec();
+    // The kernel's environment (TERM, and words of the command line that it did not know) is not handed on. The one
+    // variable that is set keeps systemd from taking options out of the EFI variable SystemdOptions, which the host may
+    // write and nobody measures.
+    let error = Command::new(init).env_clear().env("SYSTEMD_EFI_OPTIONS", "").exec();
     Err(format!("cannot start {init}: {error}; expected it in the root image"))
 }

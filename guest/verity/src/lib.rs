@@ -3,7 +3,7 @@
 //! ```text
 //! serial -> disk::Disk -> gpt (partition ids from the root hash) -> superblock -> tree (top block) -> dm (ioctls)
 //! ```
-//! Shared by `initrd` (the root) and `init` (model disks). Everything read from a disk is the host's word: parsers bound
+//! Shared by `initrd` (the root) and `init` (model disks), as is the loading of the kernel modules that both need. Everything read from a disk is the host's word: parsers bound
 //! what they read, name what they expected and found, and never panic. What makes the content trustworthy is the root
 //! hash alone, which comes from the measured command line or the measured configuration.
 //!
@@ -15,6 +15,7 @@
 pub mod disk;
 mod dm;
 pub mod gpt;
+pub mod kmods;
 pub mod open;
 pub mod roothash;
 pub mod superblock;
