@@ -1,1 +1,30 @@
-//! Settings to Machine to QEMU argv; supervises the boot.
+//! Settings to Machine to QEMU's arguments; supervises the boot.
+//!
+//! ```text
+//! Fragment -> Input -> Settings -> Machine -> argv        (settings.rs, machine.rs, argv.rs)
+//!                         |                    |
+//!                         +-> handoff disks    +-> supervised QEMU and TPM emulator -> Guest   (life.rs)
+//! ```
+//! Host side and unmeasured: nothing here can make a guest more trusted. What a guest must prove is in its quotes;
+//! [`handoff::Expected`] says what to compare them with.
+//!
+//! Deliberately absent: secrets, any way to change what a verifier accepts, and accelerators (their PCI slots are kept
+//! free).
+
+pub mod argv;
+mod error;
+pub mod floor;
+pub mod handoff;
+mod life;
+pub mod machine;
+mod process;
+pub mod qmp;
+mod rundir;
+pub mod settings;
+pub mod watch;
+
+pub use error::{Failure, LaunchError};
+pub use handoff::Expected;
+pub use life::{Event, Guest, State, What, launch};
+pub use rundir::RunDir;
+pub use settings::{Fragment, Settings, SettingsError};

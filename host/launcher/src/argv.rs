@@ -1,0 +1,125 @@
+//! Machine to QEMU's arguments: a pure function, so that a golden test shows every word.
+//!
+//! Choices that keep measurements foretellable are listed, each with its reason, under "Machine facts" in
+//! `docs/reference/measured-boot.md`. `restrict=on` leaves the guest no way out but the forwarded port.
+//!
+//! Syntax: QEMU 10.0 invocation manual. `-blockdev` is given as JSON because file names may hold commas; option lists
+//! double them.
+
+use crate::machine::{Disk, Forward, Machine, Platform, SLOT_NET, SLOT_RNG, SLOT_SERIAL};
+use protocol::names;
+use std::path::Path;
+
+/// The machine's UUID: a constant (RFC 9562 version 8), since SMBIOS tables carry it.
+pub const UUID: &str = "63687279-7361-8c69-b300-000000000000";
+
+/// A versioned machine type, so that a newer QEMU shows the same tables, and no device that would add ACPI code.
+const MACHINE: &str =
+    "pc-q35-10.0,smm=off,hpet=off,pic=off,vmport=off,smbus=off,sata=off,usb=off,i8042=off,graphics=off";
+
+/// QEMU's arguments, without the program's name.
+pub fn argv(machine: &Machine) -> Vec<String> {
+    let mut args = Args(Vec::new());
+    args.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]);
+    args.pair("-display", "none");
+    args.pair("-name", "chrysalis");
+    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    platform(&mut args, machine);
+    firmware(&mut args, machine);
+    tpm(&mut args, &machine.tpm);
+    ports(&mut args, machine);
+    network(&mut args, &machine.forward);
+    args.pair("-object", "rng-builtin,id=rng");
+    args.pair("-device", &format!("virtio-rng-pci,rng=rng,{}", at(SLOT_RNG)));
+    for disk in &machine.disks {
+        attach(&mut args, disk, machine.kernel.is_none());
+    }
+    if let Some(uki) = &machine.kernel {
+        args.pair("-kernel", &uki.to_string_lossy());
+    }
+    args.0
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(|f| (*f).to_owned()));
+    }
+
+    fn pair(&mut self, option: &str, value: &str) {
+        self.flags(&[option, value]);
+    }
+}
+
+fn platform(args: &mut Args, machine: &Machine) {
+    let Platform::Emulated = machine.platform;
+    args.pair("-machine", &format!("{MACHINE},pflash0=code,pflash1=vars"));
+    args.pair("-accel", "tcg,thread=multi");
+    args.pair("-cpu", "max,la57=off,phys-bits=40");
+    let vcpus = machine.shape.vcpus;
+    args.pair("-smp", &format!("cpus={vcpus},sockets=1,cores={vcpus},threads=1,maxcpus={vcpus}"));
+    args.pair("-m", &format!("{}M", machine.shape.memory_mib));
+    args.pair("-uuid", UUID);
+    args.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
+    args.pair("-global", "ICH9-LPC.disable_s3=1");
+    args.pair("-global", "ICH9-LPC.disable_s4=1");
+    args.pair("-qmp", &format!("unix:{},server=on,wait=off", comma(&machine.qmp)));
+}
+
+fn firmware(args: &mut Args, machine: &Machine) {
+    args.pair("-blockdev", &blockdev("code", &machine.firmware.code, true));
+    args.pair("-blockdev", &blockdev("vars", &machine.firmware.vars, false));
+}
+
+fn tpm(args: &mut Args, socket: &Path) {
+    args.pair("-chardev", &format!("socket,id=tpm,path={}", comma(socket)));
+    args.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+    args.pair("-device", "tpm-crb,tpmdev=tpm0,ppi=off");
+}
+
+fn ports(args: &mut Args, machine: &Machine) {
+    args.pair("-chardev", &format!("file,id=console,path={}", comma(&machine.console)));
+    args.pair("-serial", "chardev:console");
+    args.pair("-chardev", &format!("file,id=progress,path={}", comma(&machine.progress)));
+    args.pair("-device", &format!("virtio-serial-pci,id=ports,max_ports=2,{}", at(SLOT_SERIAL)));
+    let name = names::PROGRESS_PORT;
+    args.pair("-device", &format!("virtserialport,bus=ports.0,nr=1,chardev=progress,name={name}"));
+}
+
+fn network(args: &mut Args, forward: &Forward) {
+    let Forward { host, guest } = forward;
+    let rule = format!("tcp:{}:{}-{}:{}", host.ip(), host.port(), guest.ip(), guest.port());
+    args.pair("-netdev", &format!("user,id=net,ipv6=off,restrict=on,hostfwd={rule}"));
+    args.pair(
+        "-device",
+        &format!("virtio-net-pci,netdev=net,mac=52:54:00:43:48:52,romfile=,{}", at(SLOT_NET)),
+    );
+}
+
+fn attach(args: &mut Args, disk: &Disk, boots: bool) {
+    let node = format!("disk{}", disk.slot);
+    args.pair("-blockdev", &blockdev(&node, &disk.path, true));
+    let first = if boots && disk.serial == names::ROOT_DISK_SERIAL { ",bootindex=0" } else { "" };
+    let serial = &disk.serial;
+    args.pair("-device", &format!("virtio-blk-pci,drive={node},serial={serial},{}{first}", at(disk.slot)));
+}
+
+/// Modern virtio only, at a fixed address of the root bus.
+fn at(slot: u8) -> String {
+    format!("disable-legacy=on,bus=pcie.0,addr=0x{slot:02x}")
+}
+
+fn blockdev(node: &str, path: &Path, read_only: bool) -> String {
+    let file = serde_json::Value::from(path.to_string_lossy().as_ref());
+    let rest = format!(r#""file":{{"driver":"file","filename":{file}}}"#);
+    format!(r#"{{"driver":"raw","node-name":"{node}","read-only":{read_only},{rest}}}"#)
+}
+
+/// Doubles commas, as QEMU's option lists want.
+fn comma(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What the host hands over, as bytes: the static configuration (measured), the runtime configuration (not), and for
+//! images of the debug profile the simulated platform.
+//!
+//! The guest trusts none of it; MRCONFIGID, which a TDX host sets on the TD, is what binds the static part.
+
+use crate::error::LaunchError;
+use crate::settings::Settings;
+use protocol::config::{Role, RuntimeConfig, StaticConfig, mrconfigid};
+use protocol::handoff::{Handoff, SimulatedPlatform};
+use std::fmt::Write as _;
+
+/// Largest identity that fits the simulator disk.
+const MAX_IDENTITY: u64 = 64 * 1024;
+
+/// What a verifier must find in this guest's quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Bytes of the static configuration as handed over.
+    pub static_config: Vec<u8>,
+    /// Their SHA-384.
+    pub mrconfigid: [u8; 48],
+}
+
+impl Expected {
+    /// What these settings hand over.
+    pub fn of(settings: &Settings) -> Self {
+        let static_config = settings.static_config.clone();
+        Expected { mrconfigid: mrconfigid(&static_config), static_config }
+    }
+}
+
+/// The static configuration as TOML. Written by hand, so that a new version of a TOML library can't move MRCONFIGID.
+pub fn static_toml(config: &StaticConfig) -> String {
+    let role = match config.role {
+        Role::Worker => "worker",
+        Role::Proxy => "proxy",
+    };
+    let mut text = format!("schema = 1\nrole = \"{role}\"\nnetwork = \"{}\"\n", config.network);
+    for model in &config.models {
+        let (name, root, blocks) = (&model.name, &model.root, model.data_blocks);
+        // Writing to a String can't fail.
+        let _ = write!(text, "\n[[models]]\nname = \"{name}\"\nroot = \"{root}\"\ndata_blocks = {blocks}\n");
+    }
+    text
+}
+
+/// The runtime configuration as TOML.
+pub fn runtime_toml(config: &RuntimeConfig) -> String {
+    let gateway = config.gateway.as_ref().map_or(String::new(), |g| format!("gateway = \"{g}\"\n"));
+    format!("schema = 1\naddress = \"{}\"\n{gateway}", config.address)
+}
+
+/// The bytes of the handoff disk.
+pub fn handoff_disk(settings: &Settings) -> Vec<u8> {
+    let runtime_config = runtime_toml(&settings.runtime).into_bytes();
+    Handoff { static_config: settings.static_config.clone(), runtime_config }.to_disk()
+}
+
+/// The bytes of the simulator disk, if a simulated platform is set.
+pub fn simulator_disk(settings: &Settings) -> Result<Option<Vec<u8>>, LaunchError> {
+    let Some(dir) = &settings.simulated_platform else { return Ok(None) };
+    let path = dir.join("identity.bin");
+    let size =
+        std::fs::metadata(&path).map_err(LaunchError::file("simulated platform's identity", &path))?.len();
+    if size == 0 || size > MAX_IDENTITY {
+        return Err(LaunchError::Handoff {
+            what: "simulated platform's identity",
+            reason: format!(
+                "{} has {size} bytes, expected 1 to {MAX_IDENTITY}; make the folder anew with `chrysalis-simulator pki`",
+                path.display()
+            ),
+        });
+    }
+    let identity = std::fs::read(&path).map_err(LaunchError::file("simulated platform's identity", &path))?;
+    let mrconfigid = mrconfigid(&settings.static_config);
+    Ok(Some(SimulatedPlatform { identity, mrconfigid }.to_disk()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::config::ModelPin;
+
+    #[test]
+    fn the_written_static_configuration_is_read_back() {
+        let pin = ModelPin { name: "all-minilm-l6-v2".into(), root: "ab".repeat(32), data_blocks: 22_000 };
+        let models = vec![pin.clone(), ModelPin { name: "other".into(), ..pin }];
+        let config = StaticConfig { schema: 1, role: Role::Proxy, network: "local".into(), models };
+        assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+    }
+
+    #[test]
+    fn the_written_runtime_configuration_is_read_back() {
+        for gateway in [None, Some("10.0.2.2".to_owned())] {
+            let config = RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway };
+            assert_eq!(RuntimeConfig::parse(runtime_toml(&config).as_bytes()).unwrap(), config);
+        }
+    }
+}

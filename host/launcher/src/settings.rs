@@ -1,0 +1,325 @@
+//! Settings in three steps: what a person wrote, what it means with defaults, what was checked.
+//!
+//! ```text
+//! Fragment (TOML, everything optional) --merge--> Input (defaults filled in) --settle--> Settings (typed, checked)
+//! ```
+//! `Fragment` knows where it came from, so that a refusal can point at a line. Relative paths of a fragment that was
+//! read from a file count from that file's folder; of one built in code, from the current directory.
+//!
+//! Deliberately absent: any switch that weakens what the guest checks. Settings decide what is booted, never what a
+//! verifier accepts.
+
+mod check;
+
+pub use check::{Firmware, Image, Model, Settings};
+
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Why settings were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that the settings need can't be read.
+    #[error("{what} {path}: {source}; {hint}", path = path.display())]
+    Unreadable {
+        /// What the file is for.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's words.
+        #[source]
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Not the TOML of schema 1.
+    #[error("{place}: {message}{hint}")]
+    Syntax {
+        /// File and line.
+        place: String,
+        /// The parser's words.
+        message: String,
+        /// `; did you mean ...`, or nothing.
+        hint: String,
+    },
+    /// A value can't be used.
+    #[error("{place}: `{field}` is {found}, expected {expected}; {hint}")]
+    Value {
+        /// File and line, or `settings`.
+        place: String,
+        /// Dotted name of the field.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What may stand there.
+        expected: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// One model disk, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFragment {
+    /// The model disk (erofs and dm-verity tree in one file).
+    pub image: Option<PathBuf>,
+    /// Its pin in JSON; `model.json` beside the image if absent.
+    pub pin: Option<PathBuf>,
+}
+
+/// The machine's size, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeFragment {
+    /// Virtual CPUs.
+    pub vcpus: Option<u32>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
+}
+
+/// The firmware, as written; paths as the QEMU process sees them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareFragment {
+    /// OVMF's code volume.
+    pub code: Option<PathBuf>,
+    /// OVMF's template of an empty variable store.
+    pub vars: Option<PathBuf>,
+}
+
+/// What a person wrote: every field optional, unknown ones refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fragment {
+    /// Must be 1 in a file.
+    pub schema: Option<u32>,
+    /// `emulated`.
+    pub platform: Option<String>,
+    /// `direct` (the UKI is handed to the firmware) or `disk` (the firmware finds it in the ESP).
+    pub boot: Option<String>,
+    /// Folder of a built image.
+    pub image: Option<PathBuf>,
+    /// Role of the guest, for the static configuration: `worker` or `proxy`.
+    pub role: Option<String>,
+    /// Network that the guest joins, for the static configuration.
+    pub network: Option<String>,
+    /// A finished static configuration, instead of `role` and `network`.
+    pub static_config: Option<PathBuf>,
+    /// Loopback address and port where the guest's service appears; port 0 lets the system choose.
+    pub listen: Option<String>,
+    /// Folder of this run: console, variable store, TPM state.
+    pub work_dir: Option<PathBuf>,
+    /// Folder of a simulated platform's keys; only images of the debug profile look at what it hands over.
+    pub simulated_platform: Option<PathBuf>,
+    /// The machine's size.
+    pub shape: Option<ShapeFragment>,
+    /// The firmware.
+    pub firmware: Option<FirmwareFragment>,
+    /// Model disks, in order.
+    pub models: Option<Vec<ModelFragment>>,
+    /// Where each field was written, for messages.
+    #[serde(skip)]
+    pub origin: Vec<Origin>,
+}
+
+/// A source text of settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    name: String,
+    text: String,
+}
+
+impl Origin {
+    /// `NAME line N` of the line that sets `field`, such as `shape.vcpus` or `models[0].image`, if this text sets it
+    /// in a line of its own.
+    fn place(&self, field: &str) -> Option<String> {
+        let (mut table, mut models) = (String::new(), 0);
+        for (i, line) in self.text.lines().enumerate() {
+            let line = line.trim();
+            if line.starts_with("[[models]]") {
+                table = format!("models[{models}].");
+                models += 1;
+            } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+                table = format!("{name}.");
+            } else if let Some((key, _)) = line.split_once('=')
+                && field == format!("{table}{}", key.trim())
+            {
+                return Some(format!("{} line {}", self.name, i + 1));
+            }
+        }
+        None
+    }
+}
+
+impl Fragment {
+    /// Reads a settings file; its relative paths count from its own folder.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
+            what: "settings file",
+            path: path.into(),
+            source,
+            hint: "name an existing TOML file",
+        })?;
+        let mut fragment = Fragment::parse(&path.display().to_string(), &text)?;
+        fragment.root_paths(path.parent().unwrap_or(Path::new("")));
+        Ok(fragment)
+    }
+
+    /// Reads settings from text; `name` stands in messages.
+    pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
+        let mut fragment: Fragment = toml::from_str(text).map_err(|e| syntax(name, text, &e))?;
+        fragment.origin.push(Origin { name: name.into(), text: text.into() });
+        match fragment.schema {
+            Some(1) => Ok(fragment),
+            other => Err(SettingsError::Value {
+                place: fragment.place("schema").unwrap_or_else(|| name.into()),
+                field: "schema".into(),
+                found: other.map_or("missing".into(), |n| n.to_string()),
+                expected: "1".into(),
+                hint: "start the file with `schema = 1`".into(),
+            }),
+        }
+    }
+
+    /// Lays `over` on top: what it sets wins, what it leaves out stays.
+    pub fn merge(mut self, over: Fragment) -> Fragment {
+        let shape = merge_shape(self.shape, over.shape);
+        let firmware = merge_firmware(self.firmware, over.firmware);
+        self.origin.extend(over.origin);
+        Fragment {
+            schema: over.schema.or(self.schema),
+            platform: over.platform.or(self.platform),
+            boot: over.boot.or(self.boot),
+            image: over.image.or(self.image),
+            role: over.role.or(self.role),
+            network: over.network.or(self.network),
+            static_config: over.static_config.or(self.static_config),
+            listen: over.listen.or(self.listen),
+            work_dir: over.work_dir.or(self.work_dir),
+            simulated_platform: over.simulated_platform.or(self.simulated_platform),
+            shape,
+            firmware,
+            models: over.models.or(self.models),
+            origin: self.origin,
+        }
+    }
+
+    /// Fills in the defaults.
+    pub fn input(self) -> Input {
+        let shape = self.shape.unwrap_or_default();
+        let firmware = self.firmware.unwrap_or_default();
+        Input {
+            platform: self.platform.unwrap_or_else(|| "emulated".into()),
+            boot: self.boot.unwrap_or_else(|| "direct".into()),
+            image: self.image,
+            role: self.role,
+            network: self.network,
+            static_config: self.static_config,
+            listen: self.listen.unwrap_or_else(|| "127.0.0.1:0".into()),
+            work_dir: self.work_dir.unwrap_or_else(|| "out/run".into()),
+            simulated_platform: self.simulated_platform,
+            vcpus: shape.vcpus.unwrap_or(2),
+            memory_mib: shape.memory_mib.unwrap_or(2048),
+            firmware: Firmware {
+                code: firmware.code.unwrap_or_else(|| "/usr/share/OVMF/OVMF_CODE_4M.fd".into()),
+                vars: firmware.vars.unwrap_or_else(|| "/usr/share/OVMF/OVMF_VARS_4M.fd".into()),
+            },
+            models: self.models.unwrap_or_default(),
+            origin: self.origin,
+        }
+    }
+
+    /// Defaults and checks in one step.
+    pub fn settle(self) -> Result<Settings, SettingsError> {
+        self.input().settle()
+    }
+
+    fn place(&self, field: &str) -> Option<String> {
+        self.origin.iter().rev().find_map(|o| o.place(field))
+    }
+
+    /// Makes relative paths count from `base`. Firmware paths are left alone: they belong to the tools root.
+    fn root_paths(&mut self, base: &Path) {
+        let paths =
+            [&mut self.image, &mut self.static_config, &mut self.work_dir, &mut self.simulated_platform];
+        let models = self.models.iter_mut().flatten().flat_map(|m| [&mut m.image, &mut m.pin]);
+        for path in paths.into_iter().chain(models).flatten() {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+/// Settings with their defaults, not yet checked. Fields mean what they mean in [`Fragment`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is documented in Fragment")]
+pub struct Input {
+    pub platform: String,
+    pub boot: String,
+    pub image: Option<PathBuf>,
+    pub role: Option<String>,
+    pub network: Option<String>,
+    pub static_config: Option<PathBuf>,
+    pub listen: String,
+    pub work_dir: PathBuf,
+    pub simulated_platform: Option<PathBuf>,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub firmware: Firmware,
+    pub models: Vec<ModelFragment>,
+    pub origin: Vec<Origin>,
+}
+
+fn merge_shape(base: Option<ShapeFragment>, over: Option<ShapeFragment>) -> Option<ShapeFragment> {
+    let (Some(base), Some(over)) = (&base, &over) else { return over.or(base) };
+    Some(ShapeFragment { vcpus: over.vcpus.or(base.vcpus), memory_mib: over.memory_mib.or(base.memory_mib) })
+}
+
+fn merge_firmware(
+    base: Option<FirmwareFragment>,
+    over: Option<FirmwareFragment>,
+) -> Option<FirmwareFragment> {
+    let (Some(base), Some(over)) = (base.clone(), over.clone()) else { return over.or(base) };
+    Some(FirmwareFragment { code: over.code.or(base.code), vars: over.vars.or(base.vars) })
+}
+
+/// The parser's refusal with file, line and the nearest known field name.
+fn syntax(name: &str, text: &str, error: &toml::de::Error) -> SettingsError {
+    let place = match error.span() {
+        Some(span) => {
+            let line = text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1;
+            format!("{name} line {line}")
+        }
+        None => name.to_owned(),
+    };
+    let message = error.message().to_owned();
+    let mut words = message.split('`').skip(1).step_by(2);
+    let nearest = match (message.starts_with("unknown field"), words.next()) {
+        (true, Some(unknown)) => words.map(|known| (distance(unknown, known), known)).min(),
+        _ => None,
+    };
+    let hint = match nearest {
+        Some((edits, known)) if edits <= 3 => format!("; did you mean `{known}`?"),
+        _ => String::new(),
+    };
+    SettingsError::Syntax { place, message, hint }
+}
+
+/// Levenshtein distance, for hints only.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

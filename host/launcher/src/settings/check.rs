@@ -1,0 +1,296 @@
+//! The last step of settings: every value checked, every file it names read, nothing left optional that is needed.
+
+use super::{Input, ModelFragment, SettingsError};
+use crate::machine::{BootMethod, Platform, Shape};
+use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+/// Most model disks of one machine: each has its own fixed PCI slot.
+pub const MAX_MODELS: usize = 8;
+
+/// OVMF's two volumes, as the QEMU process sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firmware {
+    /// Code volume, mapped read-only.
+    pub code: PathBuf,
+    /// Empty variable store; each launch gets its own copy.
+    pub vars: PathBuf,
+}
+
+/// The artifacts that are booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The unified kernel image.
+    pub uki: PathBuf,
+    /// The raw disk with ESP, root and verity tree; a stand-in guest has none.
+    pub disk: Option<PathBuf>,
+}
+
+/// A model disk and what it must hash to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// The disk file.
+    pub image: PathBuf,
+    /// Its pin.
+    pub pin: ModelPin,
+}
+
+/// Checked settings: enough to launch. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What kind of machine.
+    pub platform: Platform,
+    /// How the firmware gets the kernel.
+    pub boot: BootMethod,
+    /// What is booted.
+    pub image: Image,
+    /// The firmware.
+    pub firmware: Firmware,
+    /// Size of the machine.
+    pub shape: Shape,
+    /// Model disks, in the order of the static configuration.
+    pub models: Vec<Model>,
+    /// Bytes of the static configuration; MRCONFIGID is their SHA-384.
+    pub static_config: Vec<u8>,
+    /// The unmeasured configuration.
+    pub runtime: RuntimeConfig,
+    /// Where the service appears; port 0 lets the system choose.
+    pub listen: SocketAddrV4,
+    /// Folder of a simulated platform's keys.
+    pub simulated_platform: Option<PathBuf>,
+    /// Folder of this run.
+    pub work_dir: PathBuf,
+}
+
+impl Input {
+    /// Checks every value and reads the small files that settings name (pins, a static configuration).
+    pub fn settle(self) -> Result<Settings, SettingsError> {
+        let boot = self.boot()?;
+        let models = self.models.iter().enumerate().map(|(i, m)| self.model(i, m));
+        let models = models.collect::<Result<Vec<_>, _>>()?;
+        if models.len() > MAX_MODELS {
+            let hint = "serve the others from a second guest";
+            return Err(self.value("models", format!("{} disks", models.len()), "at most 8", hint));
+        }
+        Ok(Settings {
+            platform: self.platform()?,
+            image: self.image(boot)?,
+            boot,
+            firmware: self.firmware.clone(),
+            shape: self.shape()?,
+            static_config: self.static_config(&models)?,
+            runtime: RuntimeConfig {
+                schema: 1,
+                address: "10.0.2.15/24".into(),
+                gateway: Some("10.0.2.2".into()),
+            },
+            listen: self.listen()?,
+            simulated_platform: self.simulated_platform()?,
+            work_dir: absolute(&self.work_dir)?,
+            models,
+        })
+    }
+
+    fn platform(&self) -> Result<Platform, SettingsError> {
+        match self.platform.as_str() {
+            "emulated" => Ok(Platform::Emulated),
+            other => Err(self.value(
+                "platform",
+                quoted(other),
+                "\"emulated\"",
+                "this launcher boots no other platform",
+            )),
+        }
+    }
+
+    fn boot(&self) -> Result<BootMethod, SettingsError> {
+        match self.boot.as_str() {
+            "direct" => Ok(BootMethod::Direct),
+            "disk" => Ok(BootMethod::Disk),
+            other => {
+                let expected = "\"direct\" or \"disk\"";
+                Err(self.value("boot", quoted(other), expected, "direct hands the UKI to the firmware"))
+            }
+        }
+    }
+
+    fn shape(&self) -> Result<Shape, SettingsError> {
+        if !(1..=255).contains(&self.vcpus) {
+            let hint = "the emulated machine has no x2APIC remapping for more";
+            return Err(self.value("shape.vcpus", self.vcpus.to_string(), "1 to 255", hint));
+        }
+        if !(512..=1024 * 1024).contains(&self.memory_mib) {
+            let hint = "the worker image needs 512 MiB before it loads a model";
+            return Err(self.value("shape.memory_mib", self.memory_mib.to_string(), "512 to 1048576", hint));
+        }
+        Ok(Shape { vcpus: self.vcpus, memory_mib: self.memory_mib })
+    }
+
+    fn listen(&self) -> Result<SocketAddrV4, SettingsError> {
+        let expected = "a loopback address and port such as 127.0.0.1:0";
+        let hint = "the guest is reached through this host only; put a proxy in front to publish it";
+        let refuse = || self.value("listen", quoted(&self.listen), expected, hint);
+        let address: SocketAddrV4 = self.listen.parse().map_err(|_| refuse())?;
+        if *address.ip() != Ipv4Addr::LOCALHOST {
+            return Err(refuse());
+        }
+        Ok(address)
+    }
+
+    fn image(&self, boot: BootMethod) -> Result<Image, SettingsError> {
+        let Some(dir) = &self.image else {
+            let hint = "build one with `chrysalis image build` and name its folder";
+            return Err(self.value("image", "missing".into(), "the folder of a built image", hint));
+        };
+        let image =
+            Image { uki: absolute(&dir.join("uki.efi"))?, disk: Some(absolute(&dir.join("disk.raw"))?) };
+        let uki = (boot == BootMethod::Direct).then_some(&image.uki);
+        for path in uki.into_iter().chain(&image.disk) {
+            readable("image artifact", path, "build it with `chrysalis image build`")?;
+        }
+        Ok(image)
+    }
+
+    fn simulated_platform(&self) -> Result<Option<PathBuf>, SettingsError> {
+        let Some(dir) = &self.simulated_platform else { return Ok(None) };
+        let hint = "make one with `chrysalis-simulator pki DIR`";
+        readable("simulated platform's identity", &dir.join("identity.bin"), hint)?;
+        absolute(dir).map(Some)
+    }
+
+    fn model(&self, index: usize, model: &ModelFragment) -> Result<Model, SettingsError> {
+        let field = format!("models[{index}].image");
+        let Some(image) = &model.image else {
+            let hint = "make one with `chrysalis model pack`";
+            return Err(self.value(&field, "missing".into(), "a model disk", hint));
+        };
+        let hint = "make both with `chrysalis model pack`";
+        readable("model disk", image, hint)?;
+        let beside = image.with_file_name("model.json");
+        let path = model.pin.as_deref().unwrap_or(&beside);
+        Ok(Model { image: absolute(image)?, pin: read_pin(path, hint)? })
+    }
+
+    /// The bytes of the static configuration: as given, or written from role, network and pins.
+    fn static_config(&self, models: &[Model]) -> Result<Vec<u8>, SettingsError> {
+        let pins: Vec<ModelPin> = models.iter().map(|m| m.pin.clone()).collect();
+        let Some(path) = &self.static_config else {
+            let config =
+                StaticConfig { schema: 1, role: self.role()?, network: self.network()?, models: pins };
+            let bytes = crate::handoff::static_toml(&config).into_bytes();
+            let expected = "pins that a static configuration may carry";
+            return match StaticConfig::parse(&bytes) {
+                Ok(_) => Ok(bytes),
+                Err(e) => Err(self.value(
+                    "models",
+                    e.to_string(),
+                    expected,
+                    "make the disks anew with `chrysalis model pack`",
+                )),
+            };
+        };
+        for (field, set) in [("role", &self.role), ("network", &self.network)] {
+            if let Some(found) = set {
+                let expected = "nothing beside `static_config`";
+                let hint = "the static configuration already says it: remove one of the two";
+                return Err(self.value(field, quoted(found), expected, hint));
+            }
+        }
+        let bytes = read("static configuration", path, "write one or give `role` and `network`")?;
+        let config = StaticConfig::parse(&bytes).map_err(|e| {
+            self.value("static_config", e.to_string(), "a valid static configuration", "correct that file")
+        })?;
+        if config.models != pins {
+            let names =
+                |pins: &[ModelPin]| pins.iter().map(|p| format!("{} {}", p.name, p.root)).collect::<Vec<_>>();
+            let found = format!("{} with models {:?}", path.display(), names(&config.models));
+            let expected = format!("the models of these settings, {:?}", names(&pins));
+            return Err(self.value(
+                "static_config",
+                found,
+                &expected,
+                "attach the disks that it pins, in its order",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    fn role(&self) -> Result<Role, SettingsError> {
+        match self.role.as_deref() {
+            None | Some("worker") => Ok(Role::Worker),
+            Some("proxy") => Ok(Role::Proxy),
+            Some(other) => {
+                let expected = "\"worker\" or \"proxy\"";
+                Err(self.value("role", quoted(other), expected, "leave it out for a worker"))
+            }
+        }
+    }
+
+    fn network(&self) -> Result<String, SettingsError> {
+        let name = self.network.as_deref().unwrap_or("local");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            let expected = "1 to 64 letters, digits, '-', '_' or '.'";
+            return Err(self.value("network", quoted(name), expected, "leave it out for \"local\""));
+        }
+        Ok(name.into())
+    }
+
+    fn value(&self, field: &str, found: String, expected: &str, hint: &str) -> SettingsError {
+        let place = self.origin.iter().rev().find_map(|o| o.place(field));
+        SettingsError::Value {
+            place: place.unwrap_or_else(|| "settings".into()),
+            field: field.into(),
+            found,
+            expected: expected.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(80).collect::<String>())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, SettingsError> {
+    std::path::absolute(path).map_err(|source| SettingsError::Unreadable {
+        what: "path",
+        path: path.into(),
+        source,
+        hint: "give a path that is not empty",
+    })
+}
+
+fn readable(what: &'static str, path: &Path, hint: &'static str) -> Result<(), SettingsError> {
+    let opened = std::fs::File::open(path);
+    opened.map(drop).map_err(|source| SettingsError::Unreadable { what, path: path.into(), source, hint })
+}
+
+/// Reads a small file; anything above 1 MiB is none of ours.
+fn read(what: &'static str, path: &Path, hint: &'static str) -> Result<Vec<u8>, SettingsError> {
+    let unreadable = |source| SettingsError::Unreadable { what, path: path.into(), source, hint };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > 1024 * 1024 {
+        let error = std::io::Error::other(format!("{size} bytes, expected at most 1 MiB"));
+        return Err(unreadable(error));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// Reads a pin; fields beside the pin's own are the packer's and ignored.
+fn read_pin(path: &Path, hint: &'static str) -> Result<ModelPin, SettingsError> {
+    #[derive(serde::Deserialize)]
+    struct PinFile {
+        name: String,
+        root: String,
+        data_blocks: u64,
+    }
+    let bytes = read("model pin", path, hint)?;
+    let file: PinFile = serde_json::from_slice(&bytes).map_err(|e| SettingsError::Syntax {
+        place: format!("model pin {}", path.display()),
+        message: e.to_string(),
+        hint: format!("; {hint}"),
+    })?;
+    Ok(ModelPin { name: file.name, root: file.root, data_blocks: file.data_blocks })
+}

@@ -1,0 +1,186 @@
+//! Each way in which settings can be wrong, with the message that a person gets.
+
+use super::*;
+use crate::machine::{BootMethod, Shape};
+use protocol::config::StaticConfig;
+use std::fs;
+use tempfile::TempDir;
+
+const ROOT: &str = "abababababababababababababababababababababababababababababababab";
+
+/// A folder with an image and a model, and a settings file `launch.toml` that names them.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        fs::create_dir(dir.path().join("image")).unwrap();
+        put("image/uki.efi", "MZ");
+        put("image/disk.raw", "disk");
+        put("model.img", "model");
+        put("model.json", &format!("{{\"name\":\"m\",\"root\":\"{ROOT}\",\"data_blocks\":3,\"files\":[]}}"));
+        Place(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn settle(&self, more: &str) -> Result<Settings, SettingsError> {
+        let path = self.path("launch.toml");
+        fs::write(&path, format!("schema = 1\nimage = \"image\"\n{more}")).unwrap();
+        Fragment::read(&path)?.settle()
+    }
+
+    /// The refusal, with the folder's own name taken out.
+    fn refusal(&self, more: &str) -> String {
+        let text = self.settle(more).unwrap_err().to_string();
+        text.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+#[test]
+fn defaults_make_a_whole_machine() {
+    let place = Place::new();
+    let settings = place.settle("").unwrap();
+    assert_eq!(settings.boot, BootMethod::Direct);
+    assert_eq!(settings.shape, Shape { vcpus: 2, memory_mib: 2048 });
+    assert_eq!(settings.listen, "127.0.0.1:0".parse().unwrap());
+    assert_eq!(settings.image.uki, place.path("image/uki.efi"), "paths count from the file's folder");
+    assert!(settings.work_dir.is_absolute());
+    let config = StaticConfig::parse(&settings.static_config).unwrap();
+    assert_eq!((config.network.as_str(), config.models.len()), ("local", 0));
+}
+
+#[test]
+fn models_are_pinned_by_the_file_beside_them() {
+    let settings = Place::new().settle("[[models]]\nimage = \"model.img\"\n").unwrap();
+    let config = StaticConfig::parse(&settings.static_config).unwrap();
+    assert_eq!(config.models, [settings.models[0].pin.clone()]);
+    assert_eq!((config.models[0].root.as_str(), config.models[0].data_blocks), (ROOT, 3));
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_line_and_guess() {
+    let text = Place::new().refusal("[shape]\nvcpu = 4\n");
+    assert!(text.starts_with("launch.toml line 4: unknown field `vcpu`"), "{text}");
+    assert!(text.ends_with("; did you mean `vcpus`?"), "{text}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_with_its_line() {
+    let text = Place::new().refusal("boot = 3\n");
+    assert!(text.starts_with("launch.toml line 3: invalid type: integer `3`, expected a string"), "{text}");
+}
+
+#[test]
+fn a_file_without_schema_is_refused() {
+    let text = Fragment::parse("x.toml", "boot = \"disk\"\n").unwrap_err().to_string();
+    assert_eq!(text, "x.toml: `schema` is missing, expected 1; start the file with `schema = 1`");
+    let text = Fragment::parse("x.toml", "\nschema = 2\n").unwrap_err().to_string();
+    assert!(text.starts_with("x.toml line 2: `schema` is 2, expected 1"), "{text}");
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_place_expectation_and_advice() {
+    let place = Place::new();
+    for (settings, message) in [
+        ("platform = \"tdx\"", "launch.toml line 3: `platform` is \"tdx\", expected \"emulated\"; "),
+        ("boot = \"usb\"", "launch.toml line 3: `boot` is \"usb\", expected \"direct\" or \"disk\"; "),
+        ("role = \"client\"", "launch.toml line 3: `role` is \"client\", expected \"worker\" or \"proxy\"; "),
+        ("network = \"a b\"", "launch.toml line 3: `network` is \"a b\", expected 1 to 64 letters"),
+        (
+            "listen = \"0.0.0.0:1\"",
+            "launch.toml line 3: `listen` is \"0.0.0.0:1\", expected a loopback address",
+        ),
+        ("listen = \"8443\"", "launch.toml line 3: `listen` is \"8443\", expected a loopback address"),
+        ("[shape]\nvcpus = 0", "launch.toml line 4: `shape.vcpus` is 0, expected 1 to 255; "),
+        (
+            "[shape]\nmemory_mib = 64",
+            "launch.toml line 4: `shape.memory_mib` is 64, expected 512 to 1048576; ",
+        ),
+        ("[[models]]", "settings: `models[0].image` is missing, expected a model disk; "),
+    ] {
+        let text = place.refusal(settings);
+        assert!(text.starts_with(message), "{text}");
+    }
+}
+
+#[test]
+fn missing_files_are_named_with_the_command_that_makes_them() {
+    let place = Place::new();
+    for (settings, message) in [
+        ("simulated_platform = \"pki\"", "simulated platform's identity pki/identity.bin: No such file"),
+        ("static_config = \"none.toml\"", "static configuration none.toml: No such file"),
+        ("[[models]]\nimage = \"none.img\"", "model disk none.img: No such file"),
+        ("[[models]]\nimage = \"model.img\"\npin = \"none.json\"", "model pin none.json: No such file"),
+    ] {
+        let text = place.refusal(settings);
+        assert!(text.starts_with(message), "{text}");
+        assert!(text.contains("; "), "no advice in {text}");
+    }
+    fs::remove_file(place.path("image/uki.efi")).unwrap();
+    assert!(place.refusal("").starts_with("image artifact image/uki.efi: No such file"));
+    assert!(place.settle("boot = \"disk\"").is_ok(), "a disk boot needs no separate UKI");
+}
+
+#[test]
+fn a_static_configuration_beside_role_or_network_is_contradictory() {
+    let place = Place::new();
+    fs::write(place.path("s.toml"), "schema = 1\nrole = \"worker\"\nnetwork = \"x\"\n").unwrap();
+    let text = place.refusal("static_config = \"s.toml\"\nnetwork = \"y\"\n");
+    assert!(text.starts_with("launch.toml line 4: `network` is \"y\", expected nothing beside"), "{text}");
+    let settings = place.settle("static_config = \"s.toml\"\n").unwrap();
+    assert_eq!(
+        settings.static_config,
+        fs::read(place.path("s.toml")).unwrap(),
+        "bytes are handed over as given"
+    );
+}
+
+#[test]
+fn a_static_configuration_that_pins_other_models_is_refused() {
+    let place = Place::new();
+    fs::write(place.path("s.toml"), "schema = 1\nrole = \"worker\"\nnetwork = \"x\"\n").unwrap();
+    let text = place.refusal("static_config = \"s.toml\"\n[[models]]\nimage = \"model.img\"\n");
+    assert!(text.contains("expected the models of these settings, [\"m abab"), "{text}");
+}
+
+#[test]
+fn a_pin_that_no_guest_would_accept_is_refused() {
+    let place = Place::new();
+    for pin in [
+        "{",
+        "{\"name\":\"m\",\"root\":\"xyz\",\"data_blocks\":3}",
+        "{\"name\":\"a\\\"b\",\"root\":\"\",\"data_blocks\":1}",
+    ] {
+        fs::write(place.path("model.json"), pin).unwrap();
+        let text = place.refusal("[[models]]\nimage = \"model.img\"\n");
+        assert!(text.contains("chrysalis model pack"), "{text}");
+    }
+}
+
+#[test]
+fn more_model_disks_than_slots_are_refused() {
+    let text = Place::new().refusal(&"[[models]]\nimage = \"model.img\"\n".repeat(9));
+    assert!(text.starts_with("settings: `models` is 9 disks, expected at most 8; "), "{text}");
+}
+
+#[test]
+fn a_later_fragment_wins_field_by_field() {
+    let base =
+        Fragment::parse("a", "schema = 1\nboot = \"disk\"\n[shape]\nvcpus = 3\nmemory_mib = 600\n").unwrap();
+    let over =
+        Fragment { shape: Some(ShapeFragment { vcpus: Some(5), memory_mib: None }), ..Fragment::default() };
+    let input = base.merge(over).input();
+    assert_eq!((input.boot.as_str(), input.vcpus, input.memory_mib), ("disk", 5, 600));
+}
+
+#[test]
+fn a_refused_value_names_the_fragment_that_set_it() {
+    let a = Fragment::parse("a.toml", "schema = 1\nboot = \"usb\"\n").unwrap();
+    let b = Fragment::parse("b.toml", "schema = 1\n").unwrap();
+    let text = a.merge(b).settle().unwrap_err().to_string();
+    assert!(text.starts_with("a.toml line 2: "), "{text}");
+}
