@@ -1,1 +1,41 @@
-//! Pure appraisal of TDX evidence: quote, event log, configuration.
+//! Appraisal of TDX evidence: quote, event log and configuration in, a verdict out that says everything.
+//!
+//! ```text
+//! quote ------> quote, td          (our own strict view of the bytes)
+//! collateral -> chain, signatures  (signatures by dcap-qvl, from the policy's root down)
+//!               tcb                (levels, and how far behind)
+//! policy -----> td_checks
+//! reference --> bound, log         (configuration, registers, event log, report data)
+//!                        \--> verdict --> Appraised, or Refused
+//! ```
+//! Pure: no I/O, no clock; time and collateral are passed in. Hostile bytes are bounded before they are parsed.
+//!
+//! Deliberately absent: any way to relax the appraisal from outside the policy, and any way to an [`Appraised`] but
+//! [`appraise`]. Evidence of GPUs is not appraised yet.
+
+mod appraise;
+mod bound;
+mod bytes;
+mod chain;
+mod collateral;
+mod log;
+mod policy;
+mod quote;
+mod reference;
+mod signatures;
+mod tcb;
+pub mod td;
+mod td_checks;
+mod time;
+mod verdict;
+
+pub use appraise::{Appraised, Inputs, Refused, appraise, verify};
+pub use bytes::Hex;
+pub use collateral::{Collateral, CollateralError, MAX_COLLATERAL};
+pub use policy::{INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
+pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
+pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release};
+pub use tcb::{Level, Tcb};
+pub use td::TdReport;
+pub use time::show as show_time;
+pub use verdict::{Check, CheckName, Status, Verdict};

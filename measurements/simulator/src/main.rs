@@ -1,3 +1,3 @@
-//! A simulated TDX platform, for the debug profile and tests only.
+//! `chrysalis-simulator`: the SIMULATED TDX platform's program. A routing table; one file a subcommand.
 
 fn main() {}

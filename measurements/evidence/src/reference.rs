@@ -1,0 +1,147 @@
+//! Reference values (RFC 9334): the registers that a right guest shows, one tuple for each release and shape.
+//!
+//! ```json
+//! {"schema": 1, "releases": [{"name": "worker 0.1.0, 2 vCPU, 4 GiB", "mrtd": "hex", "rtmr0": "hex",
+//!   "rtmr1": "hex", "rtmr2": "hex"}], "mrconfigid": "hex, optional"}
+//! ```
+
+use crate::td::named;
+use measure::{Digest384, Registers};
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of a reference file that are read.
+pub const MAX_REFERENCE: usize = 4 * 1024 * 1024;
+
+/// What the verifier holds the registers against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// Always 1.
+    pub schema: u32,
+    /// Any one of these is right.
+    pub releases: Vec<Release>,
+    /// SHA-384 of the static configuration that is wanted; without it any configuration that hashes right is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mrconfigid: Option<Digest384>,
+}
+
+/// The registers of one release on one shape of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// For people: release and shape.
+    pub name: String,
+    /// Initial memory.
+    pub mrtd: Digest384,
+    /// Firmware's configuration.
+    pub rtmr0: Digest384,
+    /// Boot loader and kernel.
+    pub rtmr1: Digest384,
+    /// Command line and initrd.
+    pub rtmr2: Digest384,
+    /// Run time; zeros, nothing extended, when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtmr3: Option<Digest384>,
+}
+
+/// Why reference values were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceError {
+    /// Too many bytes.
+    #[error(
+        "reference values: expected at most {MAX_REFERENCE} bytes, found {found}; is this the right file?"
+    )]
+    TooLong {
+        /// Length of the input.
+        found: usize,
+    },
+    /// Not the JSON this schema wants; the message carries line and column.
+    #[error("reference values: {0}; make them anew with `chrysalis measure`")]
+    Syntax(#[from] serde_json::Error),
+    /// Another schema.
+    #[error("reference values: schema is {found}, expected 1; use the verifier that came with the release")]
+    Schema {
+        /// What stands there.
+        found: u32,
+    },
+    /// Nothing to compare with.
+    #[error("reference values: `releases` is empty, expected one or more; an empty list accepts nothing")]
+    Empty,
+}
+
+impl Reference {
+    /// Reads and validates.
+    pub fn parse(json: &[u8]) -> Result<Self, ReferenceError> {
+        if json.len() > MAX_REFERENCE {
+            return Err(ReferenceError::TooLong { found: json.len() });
+        }
+        let reference: Reference = serde_json::from_slice(json)?;
+        if reference.schema != 1 {
+            return Err(ReferenceError::Schema { found: reference.schema });
+        }
+        if reference.releases.is_empty() {
+            return Err(ReferenceError::Empty);
+        }
+        Ok(reference)
+    }
+
+    /// The release that has exactly these registers.
+    pub fn matching(&self, registers: &Registers) -> Option<&Release> {
+        self.releases.iter().find(|release| release.registers() == *registers)
+    }
+
+    /// The release that has most of these registers, for the error message.
+    pub(crate) fn closest(&self, registers: &Registers) -> Option<&Release> {
+        let equal = |release: &&Release| {
+            let pairs = named(&release.registers()).into_iter().zip(named(registers));
+            pairs.filter(|(a, b)| a == b).count()
+        };
+        self.releases.iter().max_by_key(equal)
+    }
+}
+
+impl Release {
+    /// The tuple that a quote must show.
+    pub fn registers(&self) -> Registers {
+        let rtmr3 = self.rtmr3.unwrap_or(Digest384::ZERO);
+        Registers { mrtd: self.mrtd, rtmr: [self.rtmr0, self.rtmr1, self.rtmr2, rtmr3] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(name: &str, fill: u8) -> Release {
+        let r = Digest384([fill; 48]);
+        Release { name: name.into(), mrtd: r, rtmr0: r, rtmr1: r, rtmr2: r, rtmr3: None }
+    }
+
+    #[test]
+    fn registers_of_two_releases_mixed_match_neither() {
+        let releases = vec![release("old", 1), release("new", 2)];
+        let reference = Reference { schema: 1, releases, mrconfigid: None };
+        let mut mixed = reference.releases[0].registers();
+        assert_eq!(reference.matching(&mixed).unwrap().name, "old");
+        mixed.rtmr[2] = Digest384([2; 48]);
+        assert_eq!(reference.matching(&mixed), None);
+        assert_eq!(reference.closest(&mixed).unwrap().name, "old");
+    }
+
+    #[test]
+    fn a_used_rtmr3_needs_a_reference() {
+        let reference = Reference { schema: 1, releases: vec![release("r", 1)], mrconfigid: None };
+        let mut registers = reference.releases[0].registers();
+        registers.rtmr[3] = Digest384([9; 48]);
+        assert_eq!(reference.matching(&registers), None);
+    }
+
+    #[test]
+    fn an_empty_or_foreign_reference_is_refused() {
+        assert!(matches!(Reference::parse(br#"{"schema":1,"releases":[]}"#), Err(ReferenceError::Empty)));
+        let foreign = br#"{"schema":2,"releases":[]}"#;
+        assert!(matches!(Reference::parse(foreign), Err(ReferenceError::Schema { found: 2 })));
+        let unknown = br#"{"schema":1,"releases":[],"rtmr9":"00"}"#;
+        assert!(Reference::parse(unknown).unwrap_err().to_string().contains("rtmr9"));
+    }
+}
