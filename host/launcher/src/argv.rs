@@ -6,16 +6,13 @@
 //! Syntax: QEMU 10.0 invocation manual. `-blockdev` is given as JSON because file names may hold commas; option lists
 //! double them.
 
-use crate::machine::{Disk, Forward, Machine, Platform, SLOT_NET, SLOT_RNG, SLOT_SERIAL};
+use crate::machine::{Disk, Forward, Machine, Platform};
+use measure::shape::{EMULATED_CPU, EMULATED_MACHINE, EMULATED_TPM, GLOBALS, MAC, slot};
 use protocol::names;
 use std::path::Path;
 
 /// The machine's UUID: a constant (RFC 9562 version 8), since SMBIOS tables carry it.
 pub const UUID: &str = "63687279-7361-8c69-b300-000000000000";
-
-/// A versioned machine type, so that a newer QEMU shows the same tables, and no device that would add ACPI code.
-const MACHINE: &str =
-    "pc-q35-10.0,smm=off,hpet=off,pic=off,vmport=off,smbus=off,sata=off,usb=off,i8042=off,graphics=off";
 
 /// QEMU's arguments, without the program's name.
 pub fn argv(machine: &Machine) -> Vec<String> {
@@ -30,7 +27,7 @@ pub fn argv(machine: &Machine) -> Vec<String> {
     ports(&mut args, machine);
     network(&mut args, &machine.forward);
     args.pair("-object", "rng-builtin,id=rng");
-    args.pair("-device", &format!("virtio-rng-pci,rng=rng,{}", at(SLOT_RNG)));
+    args.pair("-device", &format!("virtio-rng-pci,rng=rng,{}", at(slot::RNG)));
     for disk in &machine.disks {
         attach(&mut args, disk, machine.kernel.is_none());
     }
@@ -54,16 +51,16 @@ impl Args {
 
 fn platform(args: &mut Args, machine: &Machine) {
     let Platform::Emulated = machine.platform;
-    args.pair("-machine", &format!("{MACHINE},pflash0=code,pflash1=vars"));
+    args.pair("-machine", &format!("{EMULATED_MACHINE},graphics=off,pflash0=code,pflash1=vars"));
     args.pair("-accel", "tcg,thread=multi");
-    args.pair("-cpu", "max,la57=off,phys-bits=40");
+    args.pair("-cpu", EMULATED_CPU);
     let vcpus = machine.shape.vcpus;
     args.pair("-smp", &format!("cpus={vcpus},sockets=1,cores={vcpus},threads=1,maxcpus={vcpus}"));
     args.pair("-m", &format!("{}M", machine.shape.memory_mib));
     args.pair("-uuid", UUID);
-    args.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
-    args.pair("-global", "ICH9-LPC.disable_s3=1");
-    args.pair("-global", "ICH9-LPC.disable_s4=1");
+    for global in GLOBALS {
+        args.pair("-global", global);
+    }
     args.pair("-qmp", &format!("unix:{},server=on,wait=off", comma(&machine.qmp)));
 }
 
@@ -75,14 +72,14 @@ fn firmware(args: &mut Args, machine: &Machine) {
 fn tpm(args: &mut Args, socket: &Path) {
     args.pair("-chardev", &format!("socket,id=tpm,path={}", comma(socket)));
     args.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
-    args.pair("-device", "tpm-crb,tpmdev=tpm0,ppi=off");
+    args.pair("-device", &format!("{EMULATED_TPM},tpmdev=tpm0"));
 }
 
 fn ports(args: &mut Args, machine: &Machine) {
     args.pair("-chardev", &format!("file,id=console,path={}", comma(&machine.console)));
     args.pair("-serial", "chardev:console");
     args.pair("-chardev", &format!("file,id=progress,path={}", comma(&machine.progress)));
-    args.pair("-device", &format!("virtio-serial-pci,id=ports,max_ports=2,{}", at(SLOT_SERIAL)));
+    args.pair("-device", &format!("virtio-serial-pci,id=ports,max_ports=2,{}", at(slot::SERIAL)));
     let name = names::PROGRESS_PORT;
     args.pair("-device", &format!("virtserialport,bus=ports.0,nr=1,chardev=progress,name={name}"));
 }
@@ -91,10 +88,8 @@ fn network(args: &mut Args, forward: &Forward) {
     let Forward { host, guest } = forward;
     let rule = format!("tcp:{}:{}-{}:{}", host.ip(), host.port(), guest.ip(), guest.port());
     args.pair("-netdev", &format!("user,id=net,ipv6=off,restrict=on,hostfwd={rule}"));
-    args.pair(
-        "-device",
-        &format!("virtio-net-pci,netdev=net,mac=52:54:00:43:48:52,romfile=,{}", at(SLOT_NET)),
-    );
+    let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
+    args.pair("-device", &format!("virtio-net-pci,netdev=net,mac={mac},romfile=,{}", at(slot::NET)));
 }
 
 fn attach(args: &mut Args, disk: &Disk, boots: bool) {

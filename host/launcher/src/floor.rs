@@ -5,9 +5,10 @@
 
 use crate::error::LaunchError;
 use crate::life::{Guest, launch};
-use crate::machine::{BootMethod, Platform, Shape};
+use crate::machine::Platform;
 use crate::process;
 use crate::settings::{Firmware, Image, Settings};
+use measure::Boot;
 use protocol::config::RuntimeConfig;
 use protocol::names;
 use serde::Serialize;
@@ -29,8 +30,10 @@ pub struct Floor {
     pub busybox: PathBuf,
     /// Folder for the UKI and the run.
     pub work_dir: PathBuf,
-    /// The size of the machine: the same as that of the guest it is compared with.
-    pub shape: Shape,
+    /// Virtual CPUs: as many as the guest has that it is compared with.
+    pub vcpus: u32,
+    /// Memory in MiB: likewise.
+    pub memory_mib: u64,
     /// The firmware: likewise.
     pub firmware: Firmware,
 }
@@ -82,10 +85,11 @@ impl Floor {
         process::run("ukify", ukify, &dir.join("ukify.log"))?;
         Ok(Settings {
             platform: Platform::Emulated,
-            boot: BootMethod::Direct,
+            boot: Boot::Direct,
             image: Image { uki, disk: None },
             firmware: self.firmware.clone(),
-            shape: self.shape,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
             models: Vec::new(),
             static_config: Vec::new(),
             runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },

@@ -2,15 +2,13 @@
 //!
 //! The set of devices is the smallest that boots and serves, and each has a fixed PCI slot, because the firmware
 //! measures what it finds (ACPI tables, boot variables, option ROMs): two launches of the same shape must measure the
-//! same. `docs/reference/launcher.md` lists the facts that a prediction may rest on.
+//! same. Slots 0x10 to 0x1e are free, for accelerators.
 //!
-//! ```text
-//! pcie.0  00 host bridge   02 virtio-serial   03 virtio-net   04 virtio-rng   1f LPC
-//!         05 root disk     06 handoff disk    07 simulator disk   08-0f model disks   10-1e free (accelerators)
-//! ```
+//! Slots and options that measurements depend on come from [`measure::shape`], which predictions read as well.
 
 use crate::rundir::RunDir;
 use crate::settings::{Firmware, Settings};
+use measure::shape::{Boot, Shape, slot};
 use protocol::names;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -22,22 +20,12 @@ pub enum Platform {
     Emulated,
 }
 
-/// How the firmware gets the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BootMethod {
-    /// The UKI is handed over (`-kernel`); the disk is attached all the same.
-    Direct,
-    /// The firmware finds the UKI in the ESP of the root disk.
-    Disk,
-}
-
-/// The size of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Virtual CPUs, one socket, one thread a core.
-    pub vcpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
+impl From<Platform> for measure::Platform {
+    fn from(platform: Platform) -> Self {
+        match platform {
+            Platform::Emulated => measure::Platform::Emulated,
+        }
+    }
 }
 
 /// A read-only virtio-blk disk.
@@ -65,7 +53,7 @@ pub struct Forward {
 pub struct Machine {
     /// What kind.
     pub platform: Platform,
-    /// How big.
+    /// How big, and with which disks.
     pub shape: Shape,
     /// Code volume, and this launch's own variable store.
     pub firmware: Firmware,
@@ -85,34 +73,25 @@ pub struct Machine {
     pub tpm: PathBuf,
 }
 
-/// Slot of the virtio-serial controller.
-pub const SLOT_SERIAL: u8 = 0x02;
-/// Slot of the network card.
-pub const SLOT_NET: u8 = 0x03;
-/// Slot of the entropy source.
-pub const SLOT_RNG: u8 = 0x04;
-const SLOT_ROOT: u8 = 0x05;
-const SLOT_HANDOFF: u8 = 0x06;
-const SLOT_SIMULATOR: u8 = 0x07;
-const SLOT_MODELS: u8 = 0x08;
-
 impl Machine {
     /// The machine of these settings, with the files of this run.
     pub fn new(settings: &Settings, run: &RunDir) -> Self {
-        let disk = |path: &Path, serial: &str, slot| Disk { path: path.into(), serial: serial.into(), slot };
-        let root = settings.image.disk.as_deref().map(|p| disk(p, names::ROOT_DISK_SERIAL, SLOT_ROOT));
-        let handoff = root.is_some().then(|| disk(&run.handoff(), names::HANDOFF_DISK_SERIAL, SLOT_HANDOFF));
+        let disk =
+            |path: &Path, serial: &str, slot: u8| Disk { path: path.into(), serial: serial.into(), slot };
+        let root = settings.image.disk.as_deref().map(|p| disk(p, names::ROOT_DISK_SERIAL, slot::ROOT_DISK));
+        let handoff =
+            root.is_some().then(|| disk(&run.handoff(), names::HANDOFF_DISK_SERIAL, slot::HANDOFF_DISK));
         let simulator = settings.simulated_platform.as_ref();
         let simulator =
-            simulator.map(|_| disk(&run.simulator(), names::SIMULATOR_DISK_SERIAL, SLOT_SIMULATOR));
+            simulator.map(|_| disk(&run.simulator(), names::SIMULATOR_DISK_SERIAL, slot::SIMULATOR_DISK));
         let models = (0u8..).zip(&settings.models).map(|(i, model)| {
-            disk(&model.image, &format!("{}{i}", names::MODEL_DISK_SERIAL_PREFIX), SLOT_MODELS + i)
+            disk(&model.image, &format!("{}{i}", names::MODEL_DISK_SERIAL_PREFIX), slot::MODEL_DISKS + i)
         });
         Machine {
             platform: settings.platform,
-            shape: settings.shape,
+            shape: settings.shape(),
             firmware: Firmware { code: settings.firmware.code.clone(), vars: run.vars() },
-            kernel: (settings.boot == BootMethod::Direct).then(|| settings.image.uki.clone()),
+            kernel: (settings.boot == Boot::Direct).then(|| settings.image.uki.clone()),
             disks: root.into_iter().chain(handoff).chain(simulator).chain(models).collect(),
             forward: Forward { host: settings.listen, guest: guest_service(&settings.runtime.address) },
             console: run.console(),

@@ -1,30 +1,32 @@
 //! Golden arguments: every word that QEMU is told, for each way of booting.
 
 use super::*;
-use crate::machine::{BootMethod, Platform, Shape};
+use crate::machine::Platform;
 use crate::rundir::RunDir;
 use crate::settings::{Firmware, Image, Model, Settings};
+use measure::Boot;
 use protocol::config::{ModelPin, RuntimeConfig};
 
-fn settings(boot: BootMethod) -> Settings {
+fn settings(boot: Boot) -> Settings {
     let pin = ModelPin { name: "m".into(), root: "ab".repeat(32), data_blocks: 3 };
     Settings {
         platform: Platform::Emulated,
         boot,
         image: Image { uki: "/image/uki.efi".into(), disk: Some("/image/disk.raw".into()) },
         firmware: Firmware { code: "/ovmf/code.fd".into(), vars: "/ovmf/vars.fd".into() },
-        shape: Shape { vcpus: 2, memory_mib: 2048 },
+        vcpus: 2,
+        memory_mib: 2048,
         models: vec![Model { image: "/models/a, b.img".into(), pin }],
         static_config: Vec::new(),
         runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },
         listen: "127.0.0.1:0".parse().unwrap(),
-        simulated_platform: (boot == BootMethod::Disk).then(|| "/pki".into()),
+        simulated_platform: (boot == Boot::Disk).then(|| "/pki".into()),
         work_dir: "/run,1".into(),
     }
 }
 
 /// One option a line.
-fn rendered(boot: BootMethod) -> String {
+fn rendered(boot: Boot) -> String {
     let settings = settings(boot);
     let args = argv(&Machine::new(&settings, &RunDir::fixed("/run,1", "/tmp/short")));
     let mut text = String::new();
@@ -42,30 +44,34 @@ fn rendered(boot: BootMethod) -> String {
 
 #[test]
 fn a_direct_boot_has_golden_arguments() {
-    assert_eq!(rendered(BootMethod::Direct), include_str!("../../golden/direct-qemu-10.0.txt"));
+    assert_eq!(rendered(Boot::Direct), include_str!("../../golden/direct-qemu-10.0.txt"));
 }
 
 #[test]
 fn a_disk_boot_with_a_simulator_has_golden_arguments() {
-    assert_eq!(rendered(BootMethod::Disk), include_str!("../../golden/disk-qemu-10.0.txt"));
+    assert_eq!(rendered(Boot::Disk), include_str!("../../golden/disk-qemu-10.0.txt"));
 }
 
 #[test]
-fn every_device_has_a_slot_of_its_own() {
-    let mut settings = settings(BootMethod::Disk);
-    settings.models = vec![settings.models[0].clone(); 8];
-    let args = argv(&Machine::new(&settings, &RunDir::fixed("/run", "/tmp/short")));
-    let mut slots: Vec<&str> = args.iter().filter_map(|a| a.split("addr=").nth(1)).collect();
-    let count = slots.len();
-    assert_eq!(count, 3 + 3 + 8, "{slots:?}");
-    slots.sort_unstable();
-    slots.dedup();
-    assert_eq!(slots.len(), count, "a slot is used twice");
+fn the_devices_are_those_of_the_predicted_shape() {
+    for (models, boot) in [(0, Boot::Direct), (1, Boot::Disk), (8, Boot::Disk)] {
+        let mut settings = settings(boot);
+        settings.models = vec![settings.models[0].clone(); models];
+        let args = argv(&Machine::new(&settings, &RunDir::fixed("/run", "/tmp/short")));
+        let slot = |arg: &String| {
+            let digits = arg.split("addr=0x").nth(1)?.get(..2)?;
+            u8::from_str_radix(digits, 16).ok()
+        };
+        // The host bridge and the LPC bridge come with the machine.
+        let mut slots: Vec<u8> = args.iter().filter_map(slot).chain([0, slot::LPC]).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, settings.shape().occupied_slots(settings.platform.into()));
+    }
 }
 
 #[test]
 fn serials_fit_virtio_blk() {
-    let mut settings = settings(BootMethod::Disk);
+    let mut settings = settings(Boot::Disk);
     settings.models = vec![settings.models[0].clone(); 8];
     let machine = Machine::new(&settings, &RunDir::fixed("/run", "/tmp/short"));
     for disk in machine.disks {

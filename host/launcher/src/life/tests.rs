@@ -1,9 +1,10 @@
 //! Shell scripts play QEMU and the TPM emulator: each way in which a boot can go wrong, and what a waiter is told.
 
 use super::*;
-use crate::machine::{BootMethod, Platform, Shape};
+use crate::machine::Platform;
 use crate::settings::{Firmware, Image};
 use crate::watch::MAX_PROGRESS;
+use measure::Boot;
 use protocol::config::RuntimeConfig;
 use protocol::progress::Stage;
 use tempfile::TempDir;
@@ -35,10 +36,11 @@ impl Play {
         std::fs::write(&vars, "vars").unwrap();
         Settings {
             platform: Platform::Emulated,
-            boot: BootMethod::Direct,
+            boot: Boot::Direct,
             image: Image { uki: "/uki".into(), disk: None },
             firmware: Firmware { code: "/code".into(), vars },
-            shape: Shape { vcpus: 1, memory_mib: 512 },
+            vcpus: 1,
+            memory_mib: 512,
             models: Vec::new(),
             static_config: b"schema = 1".to_vec(),
             runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },

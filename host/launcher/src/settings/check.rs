@@ -1,7 +1,8 @@
 //! The last step of settings: every value checked, every file it names read, nothing left optional that is needed.
 
 use super::{Input, ModelFragment, SettingsError};
-use crate::machine::{BootMethod, Platform, Shape};
+use crate::machine::Platform;
+use measure::{Boot, Shape};
 use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -42,13 +43,15 @@ pub struct Settings {
     /// What kind of machine.
     pub platform: Platform,
     /// How the firmware gets the kernel.
-    pub boot: BootMethod,
+    pub boot: Boot,
     /// What is booted.
     pub image: Image,
     /// The firmware.
     pub firmware: Firmware,
-    /// Size of the machine.
-    pub shape: Shape,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
     /// Model disks, in the order of the static configuration.
     pub models: Vec<Model>,
     /// Bytes of the static configuration; MRCONFIGID is their SHA-384.
@@ -61,6 +64,17 @@ pub struct Settings {
     pub simulated_platform: Option<PathBuf>,
     /// Folder of this run.
     pub work_dir: PathBuf,
+}
+
+impl Settings {
+    /// The shape that is booted, and that predictions are made for.
+    pub fn shape(&self) -> Shape {
+        let mut shape = Shape::new(self.vcpus, self.memory_mib);
+        // `settle` allows no more model disks than slots; more would share one and QEMU would refuse them.
+        shape.model_disks = u8::try_from(self.models.len()).unwrap_or(u8::MAX);
+        shape.simulator_disk = self.simulated_platform.is_some();
+        shape
+    }
 }
 
 impl Input {
@@ -78,7 +92,8 @@ impl Input {
             image: self.image(boot)?,
             boot,
             firmware: self.firmware.clone(),
-            shape: self.shape()?,
+            vcpus: self.vcpus()?,
+            memory_mib: self.memory_mib()?,
             static_config: self.static_config(&models)?,
             runtime: RuntimeConfig {
                 schema: 1,
@@ -104,10 +119,10 @@ impl Input {
         }
     }
 
-    fn boot(&self) -> Result<BootMethod, SettingsError> {
+    fn boot(&self) -> Result<Boot, SettingsError> {
         match self.boot.as_str() {
-            "direct" => Ok(BootMethod::Direct),
-            "disk" => Ok(BootMethod::Disk),
+            "direct" => Ok(Boot::Direct),
+            "disk" => Ok(Boot::Disk),
             other => {
                 let expected = "\"direct\" or \"disk\"";
                 Err(self.value("boot", quoted(other), expected, "direct hands the UKI to the firmware"))
@@ -115,16 +130,20 @@ impl Input {
         }
     }
 
-    fn shape(&self) -> Result<Shape, SettingsError> {
+    fn vcpus(&self) -> Result<u32, SettingsError> {
         if !(1..=255).contains(&self.vcpus) {
-            let hint = "the emulated machine has no x2APIC remapping for more";
+            let hint = "the emulated machine has no interrupt remapping for more";
             return Err(self.value("shape.vcpus", self.vcpus.to_string(), "1 to 255", hint));
         }
-        if !(512..=1024 * 1024).contains(&self.memory_mib) {
+        Ok(self.vcpus)
+    }
+
+    fn memory_mib(&self) -> Result<u64, SettingsError> {
+        if !(512..=512 * 1024).contains(&self.memory_mib) {
             let hint = "the worker image needs 512 MiB before it loads a model";
-            return Err(self.value("shape.memory_mib", self.memory_mib.to_string(), "512 to 1048576", hint));
+            return Err(self.value("shape.memory_mib", self.memory_mib.to_string(), "512 to 524288", hint));
         }
-        Ok(Shape { vcpus: self.vcpus, memory_mib: self.memory_mib })
+        Ok(self.memory_mib)
     }
 
     fn listen(&self) -> Result<SocketAddrV4, SettingsError> {
@@ -138,14 +157,14 @@ impl Input {
         Ok(address)
     }
 
-    fn image(&self, boot: BootMethod) -> Result<Image, SettingsError> {
+    fn image(&self, boot: Boot) -> Result<Image, SettingsError> {
         let Some(dir) = &self.image else {
             let hint = "build one with `chrysalis image build` and name its folder";
             return Err(self.value("image", "missing".into(), "the folder of a built image", hint));
         };
         let image =
             Image { uki: absolute(&dir.join("uki.efi"))?, disk: Some(absolute(&dir.join("disk.raw"))?) };
-        let uki = (boot == BootMethod::Direct).then_some(&image.uki);
+        let uki = (boot == Boot::Direct).then_some(&image.uki);
         for path in uki.into_iter().chain(&image.disk) {
             readable("image artifact", path, "build it with `chrysalis image build`")?;
         }

@@ -1,7 +1,7 @@
 //! Each way in which settings can be wrong, with the message that a person gets.
 
 use super::*;
-use crate::machine::{BootMethod, Shape};
+use measure::{Boot, Platform};
 use protocol::config::StaticConfig;
 use std::fs;
 use tempfile::TempDir;
@@ -44,8 +44,8 @@ impl Place {
 fn defaults_make_a_whole_machine() {
     let place = Place::new();
     let settings = place.settle("").unwrap();
-    assert_eq!(settings.boot, BootMethod::Direct);
-    assert_eq!(settings.shape, Shape { vcpus: 2, memory_mib: 2048 });
+    assert_eq!(settings.boot, Boot::Direct);
+    assert_eq!((settings.vcpus, settings.memory_mib), (2, 2048));
     assert_eq!(settings.listen, "127.0.0.1:0".parse().unwrap());
     assert_eq!(settings.image.uki, place.path("image/uki.efi"), "paths count from the file's folder");
     assert!(settings.work_dir.is_absolute());
@@ -98,7 +98,7 @@ fn values_out_of_range_are_refused_with_place_expectation_and_advice() {
         ("[shape]\nvcpus = 0", "launch.toml line 4: `shape.vcpus` is 0, expected 1 to 255; "),
         (
             "[shape]\nmemory_mib = 64",
-            "launch.toml line 4: `shape.memory_mib` is 64, expected 512 to 1048576; ",
+            "launch.toml line 4: `shape.memory_mib` is 64, expected 512 to 524288; ",
         ),
         ("[[models]]", "settings: `models[0].image` is missing, expected a model disk; "),
     ] {
@@ -183,4 +183,13 @@ fn a_refused_value_names_the_fragment_that_set_it() {
     let b = Fragment::parse("b.toml", "schema = 1\n").unwrap();
     let text = a.merge(b).settle().unwrap_err().to_string();
     assert!(text.starts_with("a.toml line 2: "), "{text}");
+}
+
+#[test]
+fn every_size_that_settings_allow_can_be_predicted() {
+    let place = Place::new();
+    for (vcpus, memory) in [(1, 512), (255, 524_288)] {
+        let settings = place.settle(&format!("[shape]\nvcpus = {vcpus}\nmemory_mib = {memory}\n")).unwrap();
+        settings.shape().check(Platform::Emulated).unwrap();
+    }
 }
