@@ -22,6 +22,9 @@ pub struct EmbeddingRequest {
     /// `float` (default) or `base64` (little-endian f32).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding_format: Option<String>,
+    /// A shorter vector than the model's own, where the model can do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
 }
 
 /// The vector itself, in the encoding that was asked for.
