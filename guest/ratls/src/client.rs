@@ -45,8 +45,7 @@ where
     F: FnOnce(&Evidence, &[u8; 64]) -> Result<Appraised, Refused>,
 {
     let claim = challenge(io).await?;
-    let appraised = appraise(&claim.evidence, &claim.report_data)
-        .map_err(|refused| ConnectError::Refused(Box::new(refused)))?;
+    let appraised = appraise(&claim.evidence, &claim.report_data).map_err(ConnectError::Refused)?;
     Ok(Attested { appraised, stream: AttestedClientStream(claim.stream) })
 }
 

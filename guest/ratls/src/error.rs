@@ -23,8 +23,9 @@ impl Step {
     pub const fn deadline(self) -> Duration {
         match self {
             Step::Handshake | Step::Challenge => Duration::from_secs(10),
-            Step::Quote => Duration::from_secs(20),
-            Step::Evidence => Duration::from_secs(30),
+            // The kernel gives the host's quoting service 30 s; the attester adds retries.
+            Step::Quote => Duration::from_secs(45),
+            Step::Evidence => Duration::from_secs(60),
         }
     }
 }
@@ -185,7 +186,7 @@ pub enum ConnectError {
     Channel(#[from] ChannelError),
     /// The evidence came and was refused; nothing was sent to the peer but a nonce.
     #[error("the peer's evidence was refused: {0}")]
-    Refused(#[source] Box<evidence::Refused>),
+    Refused(#[source] evidence::Refused),
 }
 
 impl ConnectError {
