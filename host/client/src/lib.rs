@@ -1,1 +1,149 @@
 //! Verifies a worker, then asks it.
+//!
+//! ```text
+//! Client::connect -> TCP -> ratls::connect -> evidence::appraise -> Client      refused: the whole verdict
+//!                                                                     |-- models()
+//!                                                                     \-- embed(model, texts)
+//! ```
+//! A [`Client`] exists only with the proof of what it talks to, and talks on that one connection; when the connection
+//! ends, so does the proof, and one connects again.
+//!
+//! Deliberately absent: a way to ask an unattested worker, retries behind the caller's back, any logging.
+
+mod answer;
+mod error;
+
+pub use answer::Embeddings;
+pub use error::ClientError;
+
+use evidence::{Appraised, Collateral, Policy, Reference};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a TCP connection may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may take; a guest in software emulation is slow.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// Largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// What a verifier holds evidence against.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// What is accepted, and the trust root.
+    pub policy: Policy,
+    /// What is published about the worker's platform.
+    pub collateral: Collateral,
+    /// Registers of the releases that are accepted.
+    pub reference: Reference,
+}
+
+/// A connection to a worker that was appraised and found right.
+pub struct Client {
+    address: String,
+    appraised: Appraised,
+    requests: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    /// Connects to `address` (`HOST:PORT`) and appraises what is there at the time `at` (Unix seconds). Needs a tokio
+    /// runtime, on which the connection keeps a task.
+    pub async fn connect(address: &str, trust: &Trust, at: u64) -> Result<Client, ClientError> {
+        let tcp = reach(address).await?;
+        // Requests are written whole; waiting for more to send would only delay them.
+        let _ = tcp.set_nodelay(true);
+        let attested = ratls::connect(tcp, |evidence, report_data| {
+            evidence::appraise(evidence, &trust.collateral, &trust.policy, &trust.reference, report_data, at)
+        });
+        let attested = attested.await.map_err(|error| ClientError::from_connect(address, error))?;
+        let (appraised, stream) = attested.into_parts();
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (requests, connection) = handshake.map_err(|source| ClientError::broken(address, source))?;
+        // Its error shows at the request under way; between requests a closed connection is no error.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Client { address: address.into(), appraised, requests })
+    }
+
+    /// What the worker was proved to be; its verdict is there to be printed.
+    pub fn appraised(&self) -> &Appraised {
+        &self.appraised
+    }
+
+    /// The models it serves.
+    pub async fn models(&mut self) -> Result<ModelList, ClientError> {
+        self.ask(Method::GET, "/v1/models", Bytes::new()).await
+    }
+
+    /// One vector a text, in order. The worker takes up to 256 texts and 1 MiB a request.
+    pub async fn embed(&mut self, model: &str, texts: &[String]) -> Result<Embeddings, ClientError> {
+        let request = EmbeddingRequest {
+            model: model.into(),
+            input: EmbeddingInput::Many(texts.to_vec()),
+            // Half as long as decimal numbers, and exact.
+            encoding_format: Some("base64".into()),
+            dimensions: None,
+        };
+        let body = serde_json::to_vec(&request).map_err(|error| self.unexpected(error.to_string()))?;
+        let response: EmbeddingResponse = self.ask(Method::POST, "/v1/embeddings", body.into()).await?;
+        answer::embeddings(response, texts.len()).map_err(|reason| self.unexpected(reason))
+    }
+
+    async fn ask<T>(&mut self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError>
+    where
+        T: serde::de::DeserializeOwned,
+    {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            // HTTP/1.1 wants a name; the worker's is in its evidence.
+            .header(header::HOST, "chrysalis")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.unexpected(error.to_string()))?;
+        let answered = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(request)).await;
+        let Ok(answered) = answered else {
+            let seconds = ANSWER_DEADLINE.as_secs();
+            return Err(ClientError::NoAnswer { address: self.address.clone(), seconds });
+        };
+        let (status, body) = answered?;
+        if status != 200 {
+            let error = serde_json::from_slice::<ErrorBody>(&body);
+            let error =
+                error.map_err(|_| self.unexpected(format!("status {status} without an error body")))?;
+            return Err(ClientError::Api { address: self.address.clone(), status, error: error.error });
+        }
+        serde_json::from_slice(&body).map_err(|error| self.unexpected(error.to_string()))
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), ClientError> {
+        let address = &self.address;
+        let broken = |source| ClientError::broken(address, source);
+        self.requests.ready().await.map_err(broken)?;
+        let response = self.requests.send_request(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        match body {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) => Err(match error.downcast::<hyper::Error>() {
+                Ok(source) => broken(*source),
+                Err(_) => self.unexpected(format!("more than {MAX_ANSWER} bytes")),
+            }),
+        }
+    }
+
+    fn unexpected(&self, reason: String) -> ClientError {
+        ClientError::Unexpected { address: self.address.clone(), reason }
+    }
+}
+
+async fn reach(address: &str) -> Result<TcpStream, ClientError> {
+    let connected = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
+    let connected = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    connected.map_err(|source| ClientError::Unreachable { address: address.into(), source })
+}
