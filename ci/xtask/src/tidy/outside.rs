@@ -1,6 +1,7 @@
 //! The programs that tidy runs: cargo tree, cargo metadata, cargo fmt and, where it is installed, cargo-deny.
 //!
-//! All of them offline and with the lock as it is. Each runs in a thread of its own, since each waits on one core.
+//! All of them offline and with the lock as it is; packages that a fresh machine lacks are fetched once. Each runs in a
+//! thread of its own, since each waits on one core.
 
 use super::manifest::Manifest;
 use super::tree::Tree;
@@ -93,13 +94,17 @@ fn denied(root: &Path) -> anyhow::Result<Found> {
 
 /// What cargo printed, or the reason why it could not answer.
 fn answer(root: &Path, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = cargo(root, arguments)?;
+    let mut output = cargo(root, arguments)?;
+    if !output.status.success() && text(&output.stderr).contains("--offline") {
+        // A fresh machine: the lock names packages that are not on disk yet.
+        cargo(root, &["fetch", "--quiet", "--locked", "--target", TARGET])?;
+        output = cargo(root, arguments)?;
+    }
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
-    let said = text(&output.stderr);
     let fetch = format!("if packages are missing, run `cargo fetch --locked --target {TARGET}`");
-    bail!("`cargo {}` failed ({fetch}): {}", arguments[0], said.trim())
+    bail!("`cargo {}` failed ({fetch}): {}", arguments[0], text(&output.stderr).trim())
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
