@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 
 /// How many console lines go into an error.
 const CONSOLE_LINES: usize = 16;
+/// A waiter that nobody wakes looks again after this.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Where a machine is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -258,7 +260,7 @@ impl Guest {
     /// Asks the guest to power off by itself, and ends it if it has not within `deadline`.
     pub fn power_down(self, deadline: Duration) -> Result<(), LaunchError> {
         self.request(Request::PowerDown(deadline));
-        self.wait_exit(deadline + supervisor::PATIENCE * 2).map(drop)
+        self.wait_exit(deadline.saturating_add(supervisor::PATIENCE * 2)).map(drop)
     }
 
     fn request(&self, request: Request) {
@@ -275,21 +277,22 @@ impl Guest {
         deadline: Duration,
         done: impl Fn(&View) -> bool,
     ) -> Result<MutexGuard<'_, View>, LaunchError> {
-        let until = Instant::now() + deadline;
+        // A deadline beyond the clock's range is none.
+        let until = Instant::now().checked_add(deadline);
         let mut view = self.shared.view();
         let mut told = false;
         loop {
             if done(&view) || view.state.is_final() {
                 return Ok(view);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() && !told {
                 let reached = view.timeline.last().map_or("nothing".into(), |e| format!("{:?}", e.what));
                 let millis = deadline.as_millis();
                 self.request(Request::Deadline(Failure::Deadline { awaited, millis, reached }));
                 told = true;
             }
-            let pause = if told { Duration::from_millis(50) } else { left };
+            let pause = if told { Duration::from_millis(50) } else { left.min(LOOK) };
             let waited = self.shared.changed.wait_timeout(view, pause);
             view = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! WORK_DIR/               lock  vars.fd  handoff.img  simulator.img  console.log  progress.jsonl  qemu.log  swtpm.log
-//! /tmp/chrysalis-PID-N/   qmp  tpm  state/
+//! /tmp/chrysalis-PID-N/   lock  qmp  tpm  state/
 //! ```
 //! The second folder is short-lived and has a plain name: a Unix socket's path may have 107 bytes, and the TPM
-//! emulator can't be told a path with a comma.
+//! emulator can't be told a path with a comma. One that a killed launcher left behind is removed by the next launch.
 //! A lock keeps two guests from one folder; the operating system drops it with the process. Everything is made anew
 //! at each launch; console and logs stay for the reader afterwards.
 
@@ -19,6 +19,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The one place that a tools root shares under the same path.
+const SHORT: &str = "/tmp";
+/// How the short-lived folders' names begin.
+const PREFIX: &str = "chrysalis-";
 /// Tells short-lived folders of one process apart.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -27,21 +31,17 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct RunDir {
     dir: PathBuf,
     short: PathBuf,
-    _lock: File,
+    _locks: [File; 2],
 }
 
 impl RunDir {
     /// Makes and locks the folder.
     pub fn open(dir: &Path) -> Result<Self, LaunchError> {
         fs::create_dir_all(dir).map_err(LaunchError::file("work folder", dir))?;
-        let path = dir.join("lock");
-        let lock = File::create(&path).map_err(LaunchError::file("lock", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LaunchError::Busy { path: dir.into() }),
-            Err(TryLockError::Error(source)) => return Err(LaunchError::File { what: "lock", path, source }),
-        }
-        Ok(RunDir { dir: dir.into(), short: short_dir()?, _lock: lock })
+        let Some(lock) = lock(dir)? else { return Err(LaunchError::Busy { path: dir.into() }) };
+        sweep(Path::new(SHORT));
+        let (short, short_lock) = short_dir(Path::new(SHORT))?;
+        Ok(RunDir { dir: dir.into(), short, _locks: [lock, short_lock] })
     }
 
     /// Writes what this launch hands over and prepares a fresh TPM and a fresh variable store.
@@ -120,8 +120,8 @@ impl RunDir {
 
     #[cfg(test)]
     pub(crate) fn fixed(dir: &str, short: &str) -> Self {
-        let lock = tempfile::tempfile().unwrap();
-        RunDir { dir: dir.into(), short: short.into(), _lock: lock }
+        let lock = || tempfile::tempfile().unwrap();
+        RunDir { dir: dir.into(), short: short.into(), _locks: [lock(), lock()] }
     }
 }
 
@@ -132,16 +132,63 @@ impl Drop for RunDir {
     }
 }
 
-/// A new private folder with a short name, in the one place that the tools root shares under the same path.
-fn short_dir() -> Result<PathBuf, LaunchError> {
+/// Takes the folder's lock; `None` if somebody holds it.
+fn lock(dir: &Path) -> Result<Option<File>, LaunchError> {
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(LaunchError::file("lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(LaunchError::File { what: "lock", path, source }),
+    }
+}
+
+/// A new private folder with a short name, locked.
+fn short_dir(base: &Path) -> Result<(PathBuf, File), LaunchError> {
     loop {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/tmp/chrysalis-{}-{n}", std::process::id()));
+        let path = base.join(format!("{PREFIX}{}-{n}", std::process::id()));
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => return Ok(path),
+            Ok(()) => {
+                return match lock(&path)? {
+                    Some(lock) => Ok((path, lock)),
+                    None => Err(LaunchError::Busy { path }),
+                };
+            }
             // Left by a killed process of the same id: never reused, since somebody else may have made it.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < 10_000 => {}
             Err(source) => return Err(LaunchError::File { what: "short-lived folder", path, source }),
         }
+    }
+}
+
+/// Removes the folders of launchers that were killed: ours by name, and with a lock that nobody holds. What can't be
+/// removed (another user's) is left.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let plain = entry.file_type().is_ok_and(|t| t.is_dir());
+        if ours && plain && File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_killed_launchers_are_swept_and_living_ones_stay() {
+        let base = tempfile::tempdir().unwrap();
+        let (dead, lock) = short_dir(base.path()).unwrap();
+        let (living, _held) = short_dir(base.path()).unwrap();
+        let foreign = base.path().join("other");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("lock"), "").unwrap();
+        drop(lock);
+        sweep(base.path());
+        assert_eq!((dead.exists(), living.exists(), foreign.exists()), (false, true, true));
     }
 }

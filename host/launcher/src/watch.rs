@@ -31,6 +31,10 @@ pub const SIGNS: &[(&str, &str)] = &[
         "the firmware found nothing to boot; check that the image is whole and that it is attached",
     ),
     (
+        ">>Start PXE",
+        "the firmware could not load the image and tries the network; check that the UKI is whole (a PE file) and the disk attached",
+    ),
+    (
         "Access Denied",
         "the firmware refused the image; use firmware without enrolled Secure Boot keys or sign the UKI for them",
     ),

@@ -25,6 +25,8 @@ const START: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(5);
 /// After a sign on the console: time for the lines that explain it.
 const AFTERWORDS: Duration = Duration::from_millis(300);
+/// Longest time that a guest gets to power itself off.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Most progress lines that are kept; a right guest sends about ten.
 const MAX_LINES: usize = 1000;
 
@@ -159,7 +161,7 @@ impl Job {
         let now = Instant::now();
         let (command, outcome, kill_at) = match request {
             Request::Stop => ("quit", None, now + PATIENCE),
-            Request::PowerDown(deadline) => ("system_powerdown", None, now + deadline),
+            Request::PowerDown(deadline) => ("system_powerdown", None, now + deadline.min(LONGEST)),
             Request::Deadline(failure) => return Ending { outcome: Some(failure), kill_at: now },
         };
         match qmp::call(&self.run.qmp(), command, json!({})) {
@@ -250,7 +252,11 @@ impl Drop for LastWord {
 }
 
 fn departed(process: &Process, status: std::process::ExitStatus) -> Failure {
-    Failure::Ended { process: process.name(), status: status.to_string(), log: process.last_words() }
+    let mut log = process.last_words();
+    if log.contains("Could not set up host forwarding rule") {
+        log.push_str("\nthe port is taken: set another `listen` port, or 0 to let the system choose");
+    }
+    Failure::Ended { process: process.name(), status: status.to_string(), log }
 }
 
 /// A machine whose TPM is gone can't go on measuring. QEMU takes its TPM along when it ends, so it gets a moment to be
