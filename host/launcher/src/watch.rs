@@ -182,6 +182,11 @@ impl Console {
     }
 }
 
+/// A guest's own words, fit for a terminal: control characters become blanks.
+pub fn plain(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Each line behind four blanks, for quoting in a message.
 pub fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")

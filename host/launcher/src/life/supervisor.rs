@@ -7,7 +7,7 @@ use crate::error::{Failure, LaunchError};
 use crate::process::Process;
 use crate::qmp;
 use crate::rundir::RunDir;
-use crate::watch::{Follow, MAX_CONSOLE, MAX_PROGRESS, Progress};
+use crate::watch::{Follow, MAX_CONSOLE, MAX_PROGRESS, Progress, plain};
 use protocol::progress::{Line, Stage};
 use serde_json::json;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -201,7 +201,7 @@ impl Job {
         let (serves, failure) = match &line.stage {
             Stage::Serving { .. } => (true, None),
             Stage::Failed { step, reason } => {
-                (false, Some(Failure::Guest { step: step.clone(), reason: reason.clone() }))
+                (false, Some(Failure::Guest { step: plain(step), reason: plain(reason) }))
             }
             _ => (false, None),
         };

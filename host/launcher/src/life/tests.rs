@@ -151,10 +151,10 @@ fn each_sign_on_the_console_fails_fast() {
 
 #[test]
 fn a_failed_line_carries_step_and_reason() {
-    let line = r#"{"uptime_ms":5,"stage":"failed","step":"model","reason":"root is x, expected y"}"#;
+    let line = r#"{"uptime_ms":5,"stage":"failed","step":"model","reason":"root\u001b[2J is x"}"#;
     let play = Play::new(&format!("echo '{line}' >> \"$prog\"; exit 0"));
     let text = play.launch().wait_serving(LONG).unwrap_err().to_string();
-    assert!(text.contains("step `model`: root is x, expected y\nits console is empty"), "{text}");
+    assert!(text.contains("step `model`: root [2J is x\nits console is empty"), "{text}");
 }
 
 #[test]
