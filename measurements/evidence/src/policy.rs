@@ -8,7 +8,7 @@
 //! accept = ["UpToDate"]
 //!
 //! [td]
-//! allow-attributes = []                # of icssd, servtd-ext, lass, pks, kl, tpa, perfmon
+//! allow-attributes = []                # of icssd, lass, pks, kl, tpa, perfmon
 //! xfam-allowed = 0x6dbe7
 //! mrseam = []                          # hex; empty: any module that the collateral vouches for
 //! mrowner = "hex"                      # these three: zeros when not given
@@ -294,10 +294,10 @@ impl Settings {
     }
 }
 
-/// The bit that a policy may allow under this name. A TD that can be migrated is refused by every policy for now:
-/// nothing here appraises the migration TD that could take it elsewhere.
+/// The bit that a policy may allow under this name. A TD that can be migrated, or whose service TDs may change while it
+/// runs, is refused by every policy for now: nothing here appraises those service TDs.
 fn attribute(name: &str) -> Result<u64, PolicyError> {
-    let may = |n: &str| n != "migratable";
+    let may = |n: &str| !matches!(n, "migratable" | "servtd-ext");
     if let Some((_, bit)) = attributes::NAMED.iter().find(|(n, _)| *n == name && may(n)) {
         return Ok(*bit);
     }
