@@ -1,10 +1,16 @@
 //! Pure prediction and explanation of every measurement a right guest must show.
 
+pub mod acpi;
 mod error;
+pub mod gpt;
+mod hash;
+pub mod pe;
 mod register;
 pub mod shape;
 pub mod tcg;
+pub mod uki;
 
 pub use error::{Input, MeasureError};
+pub use hash::{Digests, Ranges};
 pub use register::{Digest256, Digest384, Register, Registers, pcr_to_register};
 pub use shape::{Boot, Platform, Shape};
