@@ -29,11 +29,9 @@ pub(crate) fn run() -> Result<()> {
     result
 }
 
-/// Modules and mounts only.
-pub(crate) fn prepare() -> Result<()> {
-    verity::kmods::load_all(Path::new(MODULES))?;
-    mount_once("securityfs", "/sys/kernel/security")?;
-    mount_once("configfs", "/sys/kernel/config")
+/// Module loading only.
+pub(crate) fn load_modules() -> Result<()> {
+    Ok(verity::kmods::load_all(Path::new(MODULES))?)
 }
 
 fn gate(step: &mut Step) -> Result<()> {
@@ -42,7 +40,9 @@ fn gate(step: &mut Step) -> Result<()> {
     step.enter("entropy");
     entropy::mix()?;
     step.enter("modules");
-    prepare()?;
+    load_modules()?;
+    mount_once("securityfs", "/sys/kernel/security")?;
+    mount_once("configfs", "/sys/kernel/config")?;
     step.enter("handoff");
     let places = Places::default();
     let handoff = handoff::read(&places)?;

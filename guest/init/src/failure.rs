@@ -8,11 +8,16 @@ use anyhow::{Error, Result};
 use protocol::progress::Stage;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const FILE: &str = "failure";
 /// JSON escapes at most double what [`short`] lets through, so a line stays under `protocol::progress::MAX_LINE`.
 const MAX_REASON: usize = 1800;
 const MAX_STEP: usize = 64;
+
+/// A unit that never ran because one that it requires failed has nothing to tell; the report on the other one is on its
+/// way, and the machine powers off with that.
+const OTHERS_FIRST: Duration = Duration::from_secs(3);
 
 /// The step that is being done, for the report.
 pub(crate) struct Step(&'static str);
@@ -39,8 +44,11 @@ pub(crate) fn keep(run: &Path, step: &str, error: &Error) {
 /// Tells the host why this guest gives up.
 pub(crate) fn report() -> Result<()> {
     let kept = fs::read_to_string(Path::new(crate::boot::RUN).join(FILE)).ok();
-    // Set by the service manager for units started through OnFailure= and OnSuccess= (systemd.exec(5)).
+    // Set by the service manager for units started through OnFailure= (systemd.exec(5)).
     let monitor = |name: &str| std::env::var(format!("MONITOR_{name}")).ok();
+    if kept.is_none() && monitor("SERVICE_RESULT").is_none_or(|result| result == "success") {
+        std::thread::sleep(OTHERS_FIRST);
+    }
     let stage = stage(kept.as_deref(), monitor);
     if let Stage::Failed { step, reason } = &stage {
         // For people at a serial console; there may be none.

@@ -5,7 +5,7 @@
 //!                          -> static configuration written -> module loading locked
 //! chrysalis-init announce  the daemon answers: tell the host
 //! chrysalis-init failed    something failed: tell the host what (the service manager then powers off)
-//! chrysalis-init modules   only the modules and mounts of `boot`, for what must run before it
+//! chrysalis-init modules   only the module loading of `boot`, for what must run before it
 //! ```
 //! `boot` either finishes with everything in place or leaves a reason in `/run/chrysalis/failure` and fails; no daemon
 //! starts then. What it reads from the host (handoff disk, model disks, network) is believed only as far as MRCONFIGID
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["boot"] => boot::run(),
-        ["modules"] => boot::prepare(),
+        ["modules"] => boot::load_modules(),
         ["announce"] => port::announce(),
         ["failed"] => failure::report(),
         other => bail!("expected one of `boot`, `modules`, `announce`, `failed`, found {other:?}"),
