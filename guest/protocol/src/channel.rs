@@ -10,7 +10,7 @@
 //! A frame is a big-endian `u32` length and that many bytes. The binding covers the TLS exporter of this very
 //! connection (RFC 8446 section 7.5), so evidence relayed from or to another connection does not match.
 
-use crate::codec::{CodecError, Reader, put};
+use measure::codec::{CodecError, Reader, put};
 use sha2::{Digest, Sha512};
 
 /// Exporter label (RFC 5705), 32 bytes are taken with an empty context.

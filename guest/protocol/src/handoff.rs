@@ -6,8 +6,10 @@
 //! The host writes it, so the guest trusts none of it: the static part must hash to MRCONFIGID, and the runtime part
 //! can't affect safety.
 
-use crate::codec::{CodecError, Reader, put};
+pub use measure::wire::SimulatedPlatform;
+
 use crate::evidence::MAX_STATIC_CONFIG;
+use measure::codec::{CodecError, Reader, put};
 
 const MAGIC: &[u8; 8] = b"CHRYHO01";
 const MAX_RUNTIME_CONFIG: usize = 64 * 1024;
@@ -43,44 +45,6 @@ impl Handoff {
     }
 }
 
-const SIMULATOR_MAGIC: &[u8; 8] = b"CHRYSI01";
-
-/// What the launcher hands to the debug profile's simulated platform, standing in for the host side of TDX: the
-/// platform's identity (opaque here) and the MRCONFIGID that a TDX host would set on the TD.
-///
-/// ```text
-/// "CHRYSI01" | field platform identity | field MRCONFIGID (48 bytes) | zeros to a multiple of 512
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimulatedPlatform {
-    /// Opaque to everybody but the simulator.
-    pub identity: Vec<u8>,
-    /// As the launcher would give it to QEMU's `tdx-guest` object.
-    pub mrconfigid: [u8; 48],
-}
-
-impl SimulatedPlatform {
-    /// The bytes of the disk, a multiple of 512.
-    pub fn to_disk(&self) -> Vec<u8> {
-        let mut out = SIMULATOR_MAGIC.to_vec();
-        put(&mut out, &self.identity);
-        put(&mut out, &self.mrconfigid);
-        out.resize(out.len().next_multiple_of(512), 0);
-        out
-    }
-
-    /// Reads the front of a disk; padding is ignored.
-    pub fn from_disk(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::new(bytes);
-        r.expect("simulated platform magic", SIMULATOR_MAGIC)?;
-        let identity = r.field("platform identity", 64 * 1024)?.to_vec();
-        r.expect("MRCONFIGID length", &48u32.to_be_bytes())?;
-        let mut mrconfigid = [0; 48];
-        mrconfigid.copy_from_slice(r.take("MRCONFIGID", 48)?);
-        Ok(SimulatedPlatform { identity, mrconfigid })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,18 +64,11 @@ mod tests {
         assert!(matches!(error, CodecError::Wrong { what: "handoff magic", .. }));
     }
 
-    #[test]
-    fn a_simulated_platform_survives_the_disk() {
-        let platform = SimulatedPlatform { identity: vec![5; 700], mrconfigid: [6; 48] };
-        assert_eq!(SimulatedPlatform::from_disk(&platform.to_disk()).unwrap(), platform);
-    }
-
     proptest! {
         #[test]
         fn hostile_disks_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Handoff::from_disk(&bytes);
             let _ = Handoff::from_disk(&[MAGIC.as_slice(), &bytes].concat());
-            let _ = SimulatedPlatform::from_disk(&[SIMULATOR_MAGIC.as_slice(), &bytes].concat());
         }
     }
 }

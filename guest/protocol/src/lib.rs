@@ -8,13 +8,13 @@
 
 pub mod attester;
 pub mod channel;
-mod codec;
 pub mod config;
-pub mod evidence;
 pub mod handoff;
 pub mod names;
 pub mod openai;
 pub mod progress;
 
 pub use attester::{AttestError, Attester};
-pub use codec::CodecError;
+pub use measure::codec::CodecError;
+/// Evidence as it travels; its types live with the verifier.
+pub use measure::wire as evidence;

@@ -1,13 +1,13 @@
 //! Fixed names by which host and guest find each other's devices.
 
+pub use measure::wire::SIMULATOR_DISK_SERIAL;
+
 /// virtio-blk serial of the disk that carries the root file system and its verity tree (at most 20 bytes).
 pub const ROOT_DISK_SERIAL: &str = "chrysalis-root";
 /// virtio-blk serial of the handoff disk ([`crate::handoff`]).
 pub const HANDOFF_DISK_SERIAL: &str = "chrysalis-handoff";
 /// virtio-blk serial prefix of model disks; the index of the pin in the static configuration follows.
 pub const MODEL_DISK_SERIAL_PREFIX: &str = "chrysalis-model";
-/// virtio-blk serial of the simulated platform's disk; only the debug image profile looks for it.
-pub const SIMULATOR_DISK_SERIAL: &str = "chrysalis-sim";
 /// Name of the virtio-serial port that carries [`crate::progress`] lines from guest to host.
 pub const PROGRESS_PORT: &str = "org.chrysalis.progress";
 /// TCP port on which a worker serves attested TLS.

@@ -11,7 +11,7 @@ use crate::td::TdReport;
 use crate::verdict::{CheckName, Checks, Verdict};
 use crate::{bound, log, signatures, td_checks};
 use measure::Registers;
-use protocol::evidence::{EventLog, Evidence};
+use measure::wire::{EventLog, Evidence};
 
 /// What a verifier has at hand. A check whose input is missing is listed as skipped.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ pub(crate) fn mrconfigid(
     static_config: Option<&[u8]>,
     reference: Option<&Reference>,
 ) {
-    let hashed = static_config.map(|bytes| Digest384(protocol::config::mrconfigid(bytes)));
+    let hashed = static_config.map(|bytes| Digest384(measure::wire::mrconfigid(bytes)));
     let wanted = reference.and_then(|reference| reference.mrconfigid);
     let found = brief(&td.mrconfigid);
     let name = CheckName::Mrconfigid;

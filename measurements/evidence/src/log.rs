@@ -11,7 +11,7 @@ use crate::td_checks::brief;
 use crate::verdict::{CheckName, Checks};
 use measure::tcg;
 use measure::{Register, Registers};
-use protocol::evidence::{EventLog, LogFormat, MAX_EVENT_LOG};
+use measure::wire::{EventLog, LogFormat, MAX_EVENT_LOG};
 
 const EXPECTED: &str = "a log that replays to the registers of the quote";
 

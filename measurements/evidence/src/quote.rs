@@ -10,7 +10,7 @@
 
 use crate::bytes::{Hex, Reader};
 use crate::td::{TD10_LEN, TD15_EX_LEN, TD15_LEN, TdReport};
-use protocol::evidence::MAX_QUOTE;
+use measure::wire::MAX_QUOTE;
 
 const TEE_TYPE_TDX: u32 = 0x81;
 const KEY_TYPE_ECDSA_P256: u16 = 2;

@@ -2,7 +2,7 @@
 
 use evidence::{Collateral, Inputs, Policy, PolicyFile, Quote, QuoteError, Reference, verify};
 use proptest::prelude::*;
-use protocol::evidence::{EventLog, LogFormat, MAX_QUOTE};
+use measure::wire::{EventLog, LogFormat, MAX_QUOTE};
 use simulator::fault::{Case, Fault};
 use std::sync::LazyLock;
 

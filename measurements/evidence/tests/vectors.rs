@@ -4,7 +4,7 @@
 //! these tests say that they were skipped; what must always run uses evidence that the project makes itself.
 
 use evidence::{CheckName, Collateral, Inputs, Policy, PolicyFile, Quote, Status, Verdict, verify};
-use protocol::evidence::{EventLog, LogFormat};
+use measure::wire::{EventLog, LogFormat};
 use std::path::PathBuf;
 
 fn vectors() -> Option<PathBuf> {

@@ -1,7 +1,9 @@
 //! Pure prediction and explanation of every measurement a right guest must show.
 
 pub mod acpi;
+pub mod codec;
 mod error;
+pub mod firmware;
 pub mod gpt;
 mod hash;
 pub mod pe;
@@ -9,6 +11,7 @@ mod register;
 pub mod shape;
 pub mod tcg;
 pub mod uki;
+pub mod wire;
 
 pub use error::{Input, MeasureError};
 pub use hash::{Digests, Ranges};

@@ -7,7 +7,7 @@ use crate::{Identity, SimulatorError, tpm};
 use evidence::td::attributes;
 use evidence::{CheckName, Collateral, Hex, Reference, Release, TdReport};
 use measure::{Digest384, Registers};
-use protocol::evidence::{EventLog, Evidence, LogFormat};
+use measure::wire::{EventLog, Evidence, LogFormat};
 
 /// Unix seconds at which the cases are appraised.
 pub const AT: u64 = 1_780_000_000;
@@ -246,7 +246,7 @@ impl Case {
     fn good(platform: &Platform, identity: &Identity) -> Result<Self, SimulatorError> {
         let log = tpm::sample_log();
         let registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
-        let mrconfigid = protocol::config::mrconfigid(STATIC_CONFIG);
+        let mrconfigid = measure::wire::mrconfigid(STATIC_CONFIG);
         let td = identity.td_report(&registers, mrconfigid, REPORT_DATA);
         let evidence = Evidence {
             quote: identity.quote(&td),

@@ -10,9 +10,9 @@
 use super::notify;
 use super::tsm::Entries;
 use anyhow::{Context, Result, ensure};
-use protocol::evidence::MAX_EVENT_LOG;
-use protocol::handoff::SimulatedPlatform;
-use protocol::names::SIMULATOR_DISK_SERIAL;
+use measure::wire::MAX_EVENT_LOG;
+use measure::wire::SimulatedPlatform;
+use measure::wire::SIMULATOR_DISK_SERIAL;
 use rustix::mount::{MountFlags, mount};
 use simulator::{Identity, tpm};
 use std::ffi::CStr;

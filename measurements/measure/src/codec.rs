@@ -1,4 +1,6 @@
 //! Canonical length-prefixed encoding: each field is a big-endian `u32` length followed by that many bytes.
+//!
+//! Shared by everything of ours that crosses a trust boundary; a reader names the field and the offset of a fault.
 
 /// Why bytes could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,25 +50,27 @@ pub enum CodecError {
 }
 
 /// Appends one length-prefixed field.
-pub(crate) fn put(out: &mut Vec<u8>, field: &[u8]) {
+pub fn put(out: &mut Vec<u8>, field: &[u8]) {
     let len = u32::try_from(field.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(field);
 }
 
 /// Reads fields from the front of a slice, remembering the offset for error messages.
-pub(crate) struct Reader<'a> {
+#[derive(Debug)]
+pub struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    /// Starts at the front of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Reader { bytes, offset: 0 }
     }
 
     /// Exactly `n` raw bytes.
-    pub(crate) fn take(&mut self, what: &'static str, n: usize) -> Result<&'a [u8], CodecError> {
+    pub fn take(&mut self, what: &'static str, n: usize) -> Result<&'a [u8], CodecError> {
         let rest = &self.bytes[self.offset..];
         if rest.len() < n {
             return Err(CodecError::Truncated { what, offset: self.offset, missing: n - rest.len() });
@@ -76,13 +80,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A big-endian `u32`.
-    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, CodecError> {
+    pub fn u32(&mut self, what: &'static str) -> Result<u32, CodecError> {
         let b = self.take(what, 4)?;
         Ok(u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
     /// A length-prefixed field of at most `max` bytes.
-    pub(crate) fn field(&mut self, what: &'static str, max: usize) -> Result<&'a [u8], CodecError> {
+    pub fn field(&mut self, what: &'static str, max: usize) -> Result<&'a [u8], CodecError> {
         let offset = self.offset;
         let len = self.u32(what)? as usize;
         if len > max {
@@ -92,7 +96,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails unless the next bytes equal `expected`.
-    pub(crate) fn expect(&mut self, what: &'static str, expected: &[u8]) -> Result<(), CodecError> {
+    pub fn expect(&mut self, what: &'static str, expected: &[u8]) -> Result<(), CodecError> {
         let offset = self.offset;
         let found = self.take(what, expected.len())?;
         if found == expected {
@@ -102,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails if anything follows.
-    pub(crate) fn finish(self) -> Result<(), CodecError> {
+    pub fn finish(self) -> Result<(), CodecError> {
         match self.bytes.len() - self.offset {
             0 => Ok(()),
             extra => Err(CodecError::Trailing { offset: self.offset, extra }),

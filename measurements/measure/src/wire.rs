@@ -1,11 +1,14 @@
-//! Evidence as it travels (RFC 9334: Evidence): the quote, the event log that explains its registers, and the static
-//! configuration that its MRCONFIGID commits to.
+//! What a verifier is shown, as it travels (RFC 9334: Evidence): the quote, the event log that explains its registers,
+//! and the static configuration that its MRCONFIGID commits to. And what the host hands to a simulated platform.
+//!
+//! Here, in the measured half of the house, because both the guest that sends and the verifier that reads need it.
 //!
 //! ```text
 //! "CHRYEV01" | field quote | u32 log format | field log | field static configuration
 //! ```
 
 use crate::codec::{CodecError, Reader, put};
+use sha2::{Digest, Sha384};
 
 const MAGIC: &[u8; 8] = b"CHRYEV01";
 /// Largest quote accepted; a TDX v4/v5 quote with its PCK chain is about 5 KiB, padded ones 8 KiB.
@@ -83,6 +86,52 @@ impl Evidence {
     }
 }
 
+/// MRCONFIGID of a guest that is handed these static bytes: their SHA-384. No canonical form is needed, since the bytes
+/// are what is handed over.
+pub fn mrconfigid(static_config: &[u8]) -> [u8; 48] {
+    Sha384::digest(static_config).into()
+}
+
+/// virtio-blk serial of the simulated platform's disk; only the debug image profile looks for it.
+pub const SIMULATOR_DISK_SERIAL: &str = "chrysalis-sim";
+const SIMULATOR_MAGIC: &[u8; 8] = b"CHRYSI01";
+
+/// What the launcher hands to the debug profile's simulated platform, standing in for the host side of TDX: the
+/// platform's identity (opaque here) and the MRCONFIGID that a TDX host would set on the TD.
+///
+/// ```text
+/// "CHRYSI01" | field platform identity | field MRCONFIGID (48 bytes) | zeros to a multiple of 512
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulatedPlatform {
+    /// Opaque to everybody but the simulator.
+    pub identity: Vec<u8>,
+    /// As the launcher would give it to QEMU's `tdx-guest` object.
+    pub mrconfigid: [u8; 48],
+}
+
+impl SimulatedPlatform {
+    /// The bytes of the disk, a multiple of 512.
+    pub fn to_disk(&self) -> Vec<u8> {
+        let mut out = SIMULATOR_MAGIC.to_vec();
+        put(&mut out, &self.identity);
+        put(&mut out, &self.mrconfigid);
+        out.resize(out.len().next_multiple_of(512), 0);
+        out
+    }
+
+    /// Reads the front of a disk; padding is ignored.
+    pub fn from_disk(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new(bytes);
+        r.expect("simulated platform magic", SIMULATOR_MAGIC)?;
+        let identity = r.field("platform identity", 64 * 1024)?.to_vec();
+        r.expect("MRCONFIGID length", &48u32.to_be_bytes())?;
+        let mut mrconfigid = [0; 48];
+        mrconfigid.copy_from_slice(r.take("MRCONFIGID", 48)?);
+        Ok(SimulatedPlatform { identity, mrconfigid })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,10 +165,22 @@ mod tests {
         assert!(matches!(Evidence::from_bytes(&bytes), Err(CodecError::TooLong { what: "quote", .. })));
     }
 
+    #[test]
+    fn a_simulated_platform_survives_the_disk() {
+        let platform = SimulatedPlatform { identity: vec![5; 700], mrconfigid: [6; 48] };
+        assert_eq!(SimulatedPlatform::from_disk(&platform.to_disk()).unwrap(), platform);
+    }
+
+    #[test]
+    fn one_changed_byte_changes_mrconfigid() {
+        assert_ne!(mrconfigid(b"schema = 1"), mrconfigid(b"schema = 1 "));
+    }
+
     proptest! {
         #[test]
         fn hostile_evidence_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = Evidence::from_bytes(&bytes);
+            let _ = SimulatedPlatform::from_disk(&[SIMULATOR_MAGIC.as_slice(), &bytes].concat());
             let mut framed = MAGIC.to_vec();
             framed.extend(bytes);
             if let Ok(e) = Evidence::from_bytes(&framed) {
