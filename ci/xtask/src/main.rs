@@ -1,3 +1,43 @@
-//! Tasks of the house: up, test, tidy, bench.
+//! `cargo xtask`: the tasks of the house. A routing table; one file a task.
+//!
+//! This program is compiled first on a fresh machine, so it links little: it brings the tools root up and does
+//! everything else by running programs inside it.
 
-fn main() {}
+mod bench;
+mod host;
+mod reference;
+mod steps;
+mod test;
+mod tidy;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Chrysalis house")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set up, build the measured image, boot it, verify it, ask it.
+    Up(up::Args),
+    /// Set up and run every test, VM stories included.
+    Test(test::Args),
+    /// Check the house rules.
+    Tidy(tidy::Args),
+    /// Print the numbers, each beside its peer or limit.
+    Bench(bench::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = host::checkout()?;
+    match Args::parse().task {
+        Task::Up(args) => up::run(&root, &args),
+        Task::Test(args) => test::run(&root, &args),
+        Task::Tidy(args) => tidy::run(&root, &args),
+        Task::Bench(args) => bench::run(&root, &args),
+    }
+}

@@ -1,3 +1,59 @@
-//! The one command-line front door.
+//! `chrysalis`: the one command-line front door. A routing table; each subcommand is one file with `Args` and `run`.
+//!
+//! Exit codes, the same everywhere: 0 fine, 1 a mismatch or a refusal, 2 bad input or a failure of the machine.
 
-fn main() {}
+mod ask;
+mod image;
+mod launch;
+mod measure_cmd;
+mod model;
+mod output;
+mod trust;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "chrysalis", version, about = "Build, measure, launch and verify confidential AI machines")]
+struct Args {
+    /// Print facts as JSON on standard output; progress stays on standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the guest image, prove that two builds are equal, move the package lock.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Turn a model folder into a disk with a root hash.
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Foretell measurements, read event logs, compare the two.
+    #[command(subcommand)]
+    Measure(measure_cmd::Command),
+    /// Boot an image and report its progress.
+    Launch(launch::Args),
+    /// Verify a running machine and print the whole verdict.
+    Verify(verify::Args),
+    /// Verify a running worker, then ask it for embeddings.
+    #[command(visible_alias = "ask")]
+    Embed(ask::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let json = args.json;
+    let outcome = match args.command {
+        Command::Image(command) => image::run(command, json),
+        Command::Model(command) => model::run(command, json),
+        Command::Measure(command) => measure_cmd::run(command, json),
+        Command::Launch(args) => launch::run(args, json),
+        Command::Verify(args) => verify::run(args, json),
+        Command::Embed(args) => ask::run(args, json),
+    };
+    output::exit_code(outcome, json)
+}

@@ -1,0 +1,118 @@
+//! What a host could change, and where it is stopped: in the machine itself, or at the verifier.
+
+use anyhow::{Context, Result};
+use builder::artifacts::names;
+use e2e::{DEADLINE, Stage, boot, connect, now, tamper};
+use evidence::{CheckName, Verdict};
+use launcher::settings::Settings;
+use launcher::{Failure, LaunchError};
+use std::path::{Path, PathBuf};
+
+/// A private copy of an artifact, to be changed.
+fn copy(from: &Path, scratch: &Path) -> Result<PathBuf> {
+    let to = scratch.join(from.file_name().context("a file name")?);
+    std::fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(to)
+}
+
+/// Boots changed settings, holds the machine against the unchanged image's reference values, and returns the verdict.
+fn verdict_on(stage: &Stage, settings: &Settings, unchanged: &Settings) -> Result<Verdict> {
+    let foretold = launcher::foretell::foretell(unchanged, &|path| path.to_owned())?;
+    let trust = stage.trust("demo", foretold.reference(&unchanged.static_config))?;
+    let guest = boot(settings)?;
+    guest.wait_serving(DEADLINE)?;
+    let error = connect(&guest.endpoint(), &trust, now()).err().context("accepted, expected a refusal")?;
+    error.verdict().cloned().with_context(|| format!("no verdict: {error}"))
+}
+
+fn failed(verdict: &Verdict) -> Vec<CheckName> {
+    verdict.failed().map(|check| check.name).collect()
+}
+
+/// Boots, and returns how the machine failed.
+fn failure(settings: &Settings) -> Failure {
+    let error = boot(settings).and_then(|guest| guest.wait_serving(DEADLINE)).expect_err("the machine must not serve");
+    match error {
+        LaunchError::Failed { failure, .. } => failure,
+        other => panic!("expected a failed guest, found {other}"),
+    }
+}
+
+#[test]
+fn command_line_tampered_is_refused() {
+    let stage = Stage::open().unwrap();
+    let scratch = stage.scratch("cmdline").unwrap();
+    let unchanged = stage.fragment(&scratch).settle().unwrap();
+    let mut settings = unchanged.clone();
+    settings.image.uki = copy(&unchanged.image.uki, &scratch).unwrap();
+    tamper::replace_in_section(&settings.image.uki, ".cmdline", b"panic=-1", b"panic=-2").unwrap();
+    let verdict = verdict_on(&stage, &settings, &unchanged).unwrap();
+    assert_eq!(failed(&verdict), [CheckName::Registers], "{verdict}");
+}
+
+#[test]
+fn uki_section_tampered_is_refused() {
+    let stage = Stage::open().unwrap();
+    let scratch = stage.scratch("section").unwrap();
+    let unchanged = stage.fragment(&scratch).settle().unwrap();
+    let mut settings = unchanged.clone();
+    settings.image.uki = copy(&unchanged.image.uki, &scratch).unwrap();
+    let bytes = std::fs::read(&settings.image.uki).unwrap();
+    let osrel = tamper::section_range(&bytes, ".osrel").unwrap();
+    tamper::flip_bit(&settings.image.uki, osrel.start as u64).unwrap();
+    let verdict = verdict_on(&stage, &settings, &unchanged).unwrap();
+    assert_eq!(failed(&verdict), [CheckName::Registers], "{verdict}");
+}
+
+#[test]
+fn one_flipped_bit_in_the_root_stops_the_machine() {
+    let stage = Stage::open().unwrap();
+    let scratch = stage.scratch("root-bit").unwrap();
+    let mut settings = stage.fragment(&scratch).settle().unwrap();
+    let disk = copy(settings.image.disk.as_deref().unwrap(), &scratch).unwrap();
+    let worker = find_program(&stage, &disk).unwrap();
+    tamper::flip_bit(&disk, worker).unwrap();
+    settings.image.disk = Some(disk);
+    let failure = failure(&settings).to_string();
+    assert!(failure.contains("verity") || failure.contains("panic"), "{failure}");
+}
+
+/// Offset on the disk of a block inside the root that the boot surely reads: the start of the erofs image's first
+/// program block, found by its ELF header.
+fn find_program(stage: &Stage, disk: &Path) -> Result<u64> {
+    let root = std::fs::read(stage.image().join(names::ROOT))?;
+    let whole = std::fs::read(disk)?;
+    let start = whole.chunks(4096).position(|block| block == &root[..4096]).context("no root on the disk")?;
+    // Super block and first inodes: nothing can be mounted without them.
+    Ok(start as u64 * 4096 + 1024)
+}
+
+#[test]
+fn another_model_disk_is_refused() {
+    let stage = Stage::open().unwrap();
+    let scratch = stage.scratch("model-disk").unwrap();
+    let mut settings = stage.fragment(&scratch).settle().unwrap();
+    let disk = copy(&settings.models[0].image, &scratch).unwrap();
+    // Another disk of the same size: its hash tree, and so its root, differ.
+    let tree = settings.models[0].pin.data_blocks * 4096 + 4096;
+    tamper::flip_bit(&disk, tree).unwrap();
+    settings.models[0].image = disk;
+    let Failure::Guest { step, reason } = failure(&settings) else { panic!("the guest must say why") };
+    assert_eq!(step, "model", "{reason}");
+    assert!(reason.contains(&settings.models[0].pin.root), "{reason}");
+}
+
+#[test]
+fn a_wrong_model_hash_in_the_configuration_is_refused() {
+    let stage = Stage::open().unwrap();
+    let scratch = stage.scratch("model-hash").unwrap();
+    let mut settings = stage.fragment(&scratch).settle().unwrap();
+    let text = String::from_utf8(settings.static_config.clone()).unwrap();
+    let right = settings.models[0].pin.root.clone();
+    let wrong = "0".repeat(64);
+    assert_eq!(text.matches(&right).count(), 1);
+    settings.static_config = text.replace(&right, &wrong).into_bytes();
+    let Failure::Guest { step, reason } = failure(&settings) else { panic!("the guest must say why") };
+    assert_eq!(step, "model", "{reason}");
+    assert!(reason.contains(&wrong) && reason.contains(&right), "{reason}");
+}

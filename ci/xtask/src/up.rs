@@ -1,0 +1,121 @@
+//! `cargo xtask up`: from nothing to a verified answer, on the simulated platform.
+
+use crate::host;
+use crate::steps::{House, MODEL, Steps, shown};
+use anyhow::{Context, Result, bail};
+use builder::Profile;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Options of `up`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to ask the worker for an embedding of.
+    #[arg(long, default_value = "The chrysalis opens.")]
+    text: String,
+    /// Boot through the disk's EFI partition instead of handing the kernel image to the firmware.
+    #[arg(long)]
+    disk: bool,
+    /// Leave the machine running until Ctrl-C.
+    #[arg(long)]
+    stay: bool,
+}
+
+/// Runs all steps; idempotent.
+pub fn run(root: &Path, args: &Args) -> Result<()> {
+    let mut steps = Steps::new(7);
+    steps.next("Tools: a locked Debian root, so that every host builds the same bytes");
+    let house = House::open(root)?;
+    steps.done("tools root ready");
+
+    steps.next("Front door: compiling `chrysalis` for this host");
+    let chrysalis = front_door(root)?;
+    steps.done(&chrysalis.display().to_string());
+
+    steps.next("Image: worker + debug profile (the debug profile adds one program, the TDX simulator)");
+    let image = house.out(Profile::Debug.name());
+    shown(Command::new(&chrysalis).args(["image", "build", "--profile", "debug"]).current_dir(root))?;
+    steps.done("image built");
+
+    steps.next("Model: all-MiniLM-L6-v2 as a read-only disk with a root hash");
+    let folder = house.model_folder()?;
+    let disk = house.out("models").join(MODEL);
+    shown(Command::new(&chrysalis).args(["model", "pack", "--name", MODEL, "--out"]).arg(&disk).arg(&folder))?;
+    steps.done("model packed");
+
+    steps.next("Platform: keys of a SIMULATED TDX platform (first run only)");
+    let platform = house.simulated_platform("demo")?;
+    steps.done("simulated platform ready; it proves nothing about hardware");
+
+    steps.next("Boot: foretell the measurements, then start the machine (software emulation)");
+    let run = house.out("run/demo");
+    let mut guest = Guest::launch(&chrysalis, &image, &disk, &platform, &run, args)?;
+    steps.done("the machine serves");
+
+    steps.next("Verify, then ask");
+    let on = |subcommand: &str| {
+        let mut command = Command::new(&chrysalis);
+        command.arg(subcommand).arg("--run").arg(&run);
+        command
+    };
+    shown(&mut on("verify"))?;
+    shown(on("embed").arg(&args.text))?;
+    steps.done(&format!("verified and answered; {:.0} s in all", steps.seconds()));
+    if args.stay {
+        eprintln!("\nThe machine stays up; stop it with Ctrl-C. Try in another terminal:");
+        eprintln!("  {} embed --run {} \"your text\"", chrysalis.display(), run.display());
+        guest.0.wait().context("the launcher is gone")?;
+    }
+    Ok(())
+}
+
+/// Compiles the front door with the host's own linker; guest programs never come from this build.
+pub fn front_door(root: &Path) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--locked", "--package", "chrysalis"]).current_dir(root);
+    host::run(&mut cargo)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/chrysalis"))
+}
+
+/// The launcher as a child; the machine ends with it.
+struct Guest(Child);
+
+impl Guest {
+    /// Starts the launcher and waits until it says that the machine serves.
+    fn launch(
+        chrysalis: &Path,
+        image: &Path,
+        model: &Path,
+        platform: &Path,
+        run: &Path,
+        args: &Args,
+    ) -> Result<Self> {
+        let mut command = Command::new(chrysalis);
+        command.arg("launch").arg("--image").arg(image).arg("--model").arg(model);
+        command.arg("--simulated-platform").arg(platform).arg("--run").arg(run);
+        if args.disk {
+            command.args(["--boot", "disk"]);
+        }
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        eprintln!("      $ {} {}", chrysalis.display(), words.join(" "));
+        let child = command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut guest = Guest(child.context("cannot start the launcher")?);
+        let stdout = guest.0.stdout.take().context("the launcher has no output")?;
+        for line in BufReader::new(stdout).lines() {
+            if line.context("the launcher's output broke off")?.contains("\"serving\"") {
+                return Ok(guest);
+            }
+        }
+        bail!("the launcher ended before the machine served; its last lines above say why")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // SIGTERM lets the launcher stop QEMU and the TPM; it may be gone already.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}

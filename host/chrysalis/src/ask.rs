@@ -1,0 +1,60 @@
+//! `chrysalis embed` (also `ask`): verify a worker first, then send it text.
+
+use crate::output::{Outcome, facts};
+use crate::trust::Target;
+use crate::verify::refused;
+use anyhow::{Context, Result};
+use client::Client;
+use protocol::openai::{EmbeddingResponse, EmbeddingVector};
+
+/// Options of `embed`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Which model; the first that the worker lists if absent.
+    #[arg(long)]
+    model: Option<String>,
+    /// Texts to embed.
+    #[arg(required = true)]
+    texts: Vec<String>,
+}
+
+/// Verifies, asks, prints the vectors.
+pub fn run(args: Args, json: bool) -> Result<Outcome> {
+    let (endpoint, trust) = args.target.load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let began = std::time::Instant::now();
+    let mut client = match runtime.block_on(Client::connect(endpoint, &trust, args.target.at())) {
+        Ok(client) => client,
+        Err(error) => return refused(error, json),
+    };
+    let verified = began.elapsed();
+    let response = runtime.block_on(async {
+        let model = match args.model {
+            Some(model) => model,
+            None => {
+                let models = client.models().await?;
+                models.data.into_iter().next().map(|model| model.id).context("the worker lists no model")?
+            }
+        };
+        client.embed(&model, &args.texts).await.context("the worker was verified, but did not answer")
+    })?;
+    facts(json, &response, || {
+        let headline = client.verdict().headline();
+        let millis = (verified.as_millis(), (began.elapsed() - verified).as_millis());
+        format!("{headline}\nverified in {} ms, answered in {} ms\n{}", millis.0, millis.1, human(&response))
+    })?;
+    Ok(Outcome::Fine)
+}
+
+fn human(response: &EmbeddingResponse) -> String {
+    let mut text = format!("model {}, {} tokens\n", response.model, response.usage.prompt_tokens);
+    for entry in &response.data {
+        if let EmbeddingVector::Float(vector) = &entry.embedding {
+            let first: Vec<String> = vector.iter().take(4).map(|x| format!("{x:+.5}")).collect();
+            text += &format!("  [{}] {} numbers: {} ...\n", entry.index, vector.len(), first.join(" "));
+        }
+    }
+    text
+}

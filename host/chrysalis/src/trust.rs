@@ -1,0 +1,107 @@
+//! Whom to ask and what to hold it against: either a run folder that `chrysalis launch` wrote, or everything named.
+
+use anyhow::{Context, Result};
+use client::Trust;
+use evidence::{Collateral, PolicyFile, Reference};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Name of the file in a run folder that says where the machine is and what it was foretold to be.
+pub const RUN_FILE: &str = "run.json";
+/// Name of the file in a run folder with the foretold registers.
+pub const REFERENCE_FILE: &str = "reference.json";
+/// Name of the file in a run folder with every foretold event.
+pub const PREDICTION_FILE: &str = "prediction.json";
+
+/// Options of everything that talks to a machine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Target {
+    /// Run folder of `chrysalis launch`; gives every option below its default.
+    #[arg(long, default_value = "out/run")]
+    pub run: PathBuf,
+    /// Address and port of the machine.
+    #[arg(long)]
+    endpoint: Option<SocketAddr>,
+    /// Appraisal policy (TOML).
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// Collateral (JSON with the fields of QuoteCollateralV3).
+    #[arg(long)]
+    collateral: Option<PathBuf>,
+    /// Reference values (JSON).
+    #[arg(long)]
+    reference: Option<PathBuf>,
+    /// Appraise at this time (seconds since 1970) instead of now.
+    #[arg(long)]
+    at: Option<u64>,
+}
+
+/// What `chrysalis launch` leaves for the other subcommands. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Always 1.
+    pub schema: u32,
+    /// Where the machine's service appears.
+    pub endpoint: SocketAddr,
+    /// Reference values foretold before the machine started.
+    pub reference: PathBuf,
+    /// Appraisal policy of the platform, where the launcher knew one.
+    pub policy: Option<PathBuf>,
+    /// Collateral of the platform, where the launcher knew one.
+    pub collateral: Option<PathBuf>,
+}
+
+impl Target {
+    /// Reads everything that is needed to appraise a peer.
+    pub fn load(&self) -> Result<(SocketAddr, Trust)> {
+        let run = self.run_file();
+        let from_run = |field: fn(&Run) -> Option<PathBuf>| run.as_ref().ok().and_then(field);
+        let pick = |given: &Option<PathBuf>, run_has: Option<PathBuf>, name: &str| {
+            given.clone().or(run_has).with_context(|| match &run {
+                Ok(_) => format!("{} knows no {name}; give --{name}", self.run.join(RUN_FILE).display()),
+                Err(error) => format!("give --{name}, or --run with the folder of a launch ({error:#})"),
+            })
+        };
+        let endpoint = self.endpoint.or(run.as_ref().ok().map(|run| run.endpoint));
+        let endpoint = endpoint.with_context(|| match &run {
+            Ok(_) => String::new(),
+            Err(error) => format!("give --endpoint, or --run with the folder of a launch ({error:#})"),
+        })?;
+        let policy = policy(&pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?)?;
+        let collateral = pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?;
+        let reference = pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?;
+        let collateral = Collateral::parse(&read(&collateral)?)
+            .with_context(|| format!("{}", collateral.display()))?;
+        let reference = Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
+        Ok((endpoint, Trust { policy, collateral, reference }))
+    }
+
+    /// The time of appraisal, in seconds since 1970.
+    pub fn at(&self) -> u64 {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.at.unwrap_or_else(now)
+    }
+
+    fn run_file(&self) -> Result<Run> {
+        let path = self.run.join(RUN_FILE);
+        serde_json::from_slice(&read(&path)?).with_context(|| format!("{}: not a run file", path.display()))
+    }
+}
+
+/// Reads a policy and the root that it names; the root's path counts from the policy's folder.
+fn policy(path: &Path) -> Result<evidence::Policy> {
+    let text = String::from_utf8(read(path)?).with_context(|| format!("{}: not text", path.display()))?;
+    let file = PolicyFile::parse(&text).with_context(|| format!("{}", path.display()))?;
+    let root = match file.root() {
+        Some(name) => Some(read(&path.parent().unwrap_or(Path::new("")).join(name))?),
+        None => None,
+    };
+    file.resolve(root.as_deref()).with_context(|| format!("{}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
