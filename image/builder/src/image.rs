@@ -21,8 +21,17 @@ pub(crate) const TREES: [&str; 3] = ["mkosi.extra", "mkosi.profiles", "mkosi.rep
 const INSIDE: &str = "/chrysalis/image";
 /// In the tree for mkosi, kept out of the root by `mkosi.repart/10-root.conf`.
 const NOT_IN_ROOT: [&str; 2] = ["/usr/lib/modules/", "/usr/lib/systemd/boot/"];
-/// Files that mkosi adds: the image's clock, from which systemd starts counting if the machine's clock is older.
-const BY_MKOSI: [&str; 1] = ["/usr/lib/clock-epoch"];
+/// Files that mkosi writes, and why.
+const BY_MKOSI: [(&str, &str); 2] = [
+    (
+        "/usr/lib/clock-epoch",
+        "lower bound of the clock: systemd starts from it if the machine's clock is older",
+    ),
+    (
+        "/usr/lib/os-release",
+        "names the distribution (base-files) and, as IMAGE_ID, the profile; goes into the UKI",
+    ),
+];
 
 /// Everything that an image is assembled from.
 pub(crate) struct Job<'a> {
@@ -56,6 +65,7 @@ pub(crate) fn assemble(job: &Job<'_>, out: &Path, report: Report<'_>) -> Result<
     let modules = modules::resolve(&kernel.dir, &job.allow.modules, job.tools)?;
     let staged = job.work.join("root");
     let mut origins = rootfs::stage(&staged, job.allow, job.packages, &modules, job.binaries)?;
+    origins.extend(rootfs::stage_kernel(&job.work.join("kernel"), job.packages)?);
     origins.extend(recipe(job)?);
     initrd(job, &modules)?;
     say(report, "image", "mkosi: file system, verity tree, UKI, disk");
@@ -144,15 +154,23 @@ fn initrd(job: &Job<'_>, modules: &[Module]) -> Result<()> {
 }
 
 fn mkosi(job: &Job<'_>) -> Result<()> {
-    for dir in ["out", "scratch"] {
+    for dir in ["out", "scratch", "cache"] {
         make(&job.work.join(dir))?;
     }
     let tools = job.tools.clone().bind(job.work, Path::new(INSIDE));
     let mut mkosi = tools.command("mkosi");
     let at = |name: &str| format!("{INSIDE}/{name}");
     mkosi.args(["--directory", &at("recipe"), "--profile", job.profile.name(), "--force"]);
-    mkosi.args(["--base-tree", &at("root"), "--initrd", &at("initrd.cpio.zst")]);
+    mkosi.args([
+        "--base-tree",
+        &at("root"),
+        "--extra-tree",
+        &at("kernel"),
+        "--initrd",
+        &at("initrd.cpio.zst"),
+    ]);
     mkosi.args(["--output-directory", &at("out"), "--workspace-directory", &at("scratch")]);
+    mkosi.args(["--package-cache-dir", &at("cache")]);
     mkosi.args(["--source-date-epoch", &job.epoch.to_string(), "build"]);
     run("mkosi", &mut mkosi).map(|_| ())
 }
@@ -207,10 +225,10 @@ fn check_root(job: &Job<'_>, erofs: &Path, expected: &mut BTreeMap<String, Origi
     for name in hash::walk(&extracted)? {
         let path = format!("/{}", name.display());
         let found = content(&extracted.join(&name))?;
-        if BY_MKOSI.contains(&path.as_str()) {
-            let (from, reason) = ("mkosi".into(), "the clock's lower bound".into());
-            expected
-                .insert(path.clone(), Origin { path: path.clone(), from, content: found.clone(), reason });
+        if let Some((_, reason)) = BY_MKOSI.iter().find(|(written, _)| *written == path) {
+            let (from, reason) = ("mkosi".into(), (*reason).into());
+            let origin = Origin { path: path.clone(), from, content: found.clone(), reason };
+            expected.insert(path.clone(), origin);
         }
         match expected.get(&path) {
             Some(origin) if origin.content == found => seen += 1,

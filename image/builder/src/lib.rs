@@ -40,5 +40,5 @@ pub mod tools;
 pub use artifacts::{Artifact, Artifacts, Profile};
 pub use checkout::Checkout;
 pub use progress::{Progress, Report};
-pub use recipe::{Locked, Recipe, Unlocked, build};
+pub use recipe::{Locked, Recipe, Stand, Unlocked, build};
 pub use tools::Tools;

@@ -55,7 +55,7 @@ impl Recipe<Unlocked> {
 
 impl Recipe<Locked> {
     /// Builds into `out`, working in `work`, from programs that are compiled already.
-    pub(crate) fn assemble(&self, stand: &Stand<'_>, out: &Path, report: Report<'_>) -> Result<Artifacts> {
+    pub fn assemble(&self, stand: &Stand<'_>, out: &Path, report: Report<'_>) -> Result<Artifacts> {
         let inputs = self.inputs(stand)?;
         if let Ok(old) = Artifacts::load(out)
             && old.inputs == inputs
@@ -126,9 +126,12 @@ impl Recipe<Locked> {
 }
 
 /// Where and with what an image is assembled.
-pub(crate) struct Stand<'a> {
+pub struct Stand<'a> {
+    /// Tools root.
     pub tools: &'a Tools,
+    /// `rustc --version` of the programs.
     pub toolchain: &'a str,
+    /// The guest's programs.
     pub binaries: &'a Binaries,
     /// Scratch folder, emptied first.
     pub work: &'a Path,

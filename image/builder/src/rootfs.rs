@@ -82,9 +82,37 @@ pub(crate) fn stage(
         let bytes = fs::read(file).with_context(|| format!("{}: can't read", file.display()))?;
         staging.write(&format!("{OURS}/{name}"), &bytes, true, &format!("source {name}"), "our program")?;
     }
-    staging.kernel(packages)?;
     staging.check_libraries()?;
     staging.check_no_scripts()?;
+    Ok(staging.origins.into_values().collect())
+}
+
+/// Fills `dest` with the kernel where mkosi looks for it, and with the empty indexes that tell it that there is nothing
+/// to index. mkosi takes this tree after its first look for kernels, at which it would run the image's own depmod.
+pub(crate) fn stage_kernel(dest: &Path, packages: &[Unpacked]) -> Result<Vec<Origin>> {
+    let mut staging = Staging { dest, origins: BTreeMap::new() };
+    // Where mkosi puts the UKI, and from where the EFI partition is filled.
+    staging.folder(&dest.join("boot"))?;
+    let version = kernel_version(packages)?;
+    let image = kernel(packages)?.dir.join(format!("boot/vmlinuz-{version}"));
+    let bytes = fs::read(&image).with_context(|| format!("{}: can't read", image.display()))?;
+    let dir = format!("usr/lib/modules/{version}");
+    staging.write(
+        &format!("{dir}/vmlinuz"),
+        &bytes,
+        false,
+        &kernel_origin(packages)?,
+        "kernel of the UKI",
+    )?;
+    for name in ["modules.dep", "modules.dep.bin", "modules.symbols", "modules.symbols.bin"] {
+        staging.write(
+            &format!("{dir}/{name}"),
+            b"",
+            false,
+            "recipe",
+            "mkosi indexes nothing; not in the root",
+        )?;
+    }
     Ok(staging.origins.into_values().collect())
 }
 
@@ -173,25 +201,6 @@ impl Staging<'_> {
         }
         fs::create_dir(path).with_context(|| format!("{}: can't make", path.display()))?;
         set_mode(path, 0o755)
-    }
-
-    /// The kernel where mkosi looks for it, with the empty indexes that tell it that there is nothing to index.
-    fn kernel(&mut self, packages: &[Unpacked]) -> Result<()> {
-        let version = kernel_version(packages)?;
-        let image = kernel(packages)?.dir.join(format!("boot/vmlinuz-{version}"));
-        let bytes = fs::read(&image).with_context(|| format!("{}: can't read", image.display()))?;
-        let dir = format!("usr/lib/modules/{version}");
-        self.write(&format!("{dir}/vmlinuz"), &bytes, false, &kernel_origin(packages)?, "kernel of the UKI")?;
-        for name in ["modules.dep", "modules.dep.bin", "modules.symbols", "modules.symbols.bin"] {
-            self.write(
-                &format!("{dir}/{name}"),
-                b"",
-                false,
-                "recipe",
-                "mkosi indexes nothing; not in the root",
-            )?;
-        }
-        Ok(())
     }
 
     /// Every library that a program needs must be there.

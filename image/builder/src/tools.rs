@@ -56,7 +56,7 @@ impl Tools {
                 tools = tools.bind(path, path);
             }
         }
-        Ok(tools)
+        Ok(tools.bind(Path::new("/tmp"), Path::new("/var/tmp")))
     }
 
     /// The same root with `source` of this host seen at `target` inside.

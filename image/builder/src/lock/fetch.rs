@@ -15,7 +15,7 @@ pub enum FetchError {
     /// Neither place has it any more.
     #[error(
         "{name} {version} (SHA-256 {sha256}) is nowhere to be had: tried {tried}. If the mirror has moved on, name \
-         a snapshot archive in $CHRYSALIS_DEBIAN_SNAPSHOT, or move the lock on purpose with `chrysalis image lock` \
+         a snapshot archive in $CHRYSALIS_DEBIAN_SNAPSHOT, or move the lock on purpose with `chrysalis image lock packages` \
          (the measurement moves with it)"
     )]
     Gone {

@@ -13,7 +13,7 @@ mod update;
 
 pub use crate::mirror::Sources;
 pub use fetch::{FetchError, fetch};
-pub use update::{Change, Which, update};
+pub use update::{Change, Changes, Kind, update};
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,9 @@ pub struct Lock {
 
 /// Why a lock file was refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}:{line}: {fault}; move the lock again with `chrysalis image lock`")]
+#[error(
+    "{file}:{line}: {fault}; move the lock again with `chrysalis image lock packages` or `... lock tools`"
+)]
 pub struct LockError {
     /// Which lock file.
     pub file: String,
@@ -62,8 +64,12 @@ impl Lock {
     /// Reads a lock file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{}: no lock; make one with `chrysalis image lock`", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "{}: no lock; make one with `chrysalis image lock packages` or `... lock tools`",
+                path.display()
+            )
+        })?;
         Ok(Lock::parse(&path.display().to_string(), &text)?)
     }
 
@@ -96,7 +102,7 @@ impl Lock {
     pub fn to_text(&self) -> String {
         let mut text = format!(
             "# Every package by name, version, architecture, SHA-256, size and path below a mirror.\n\
-             # Written by `chrysalis image lock`, which shows what moves; never edited by hand.\n\
+             # Written by `chrysalis image lock packages` or `... lock tools`, which shows what moves; never edited by hand.\n\
              # suite: {}\n# snapshot: {}\n",
             self.suite, self.snapshot
         );

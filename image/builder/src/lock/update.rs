@@ -14,21 +14,21 @@ use std::process::Command;
 
 const SUITE: &str = "trixie";
 
-/// Which lock to move.
+/// Kind lock to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Kind {
     /// `image/packages.lock`: what the image is made of. Moves the measurement.
     Packages,
     /// `image/tools.lock`: what builds and runs it.
     Tools,
 }
 
-impl Which {
+impl Kind {
     /// The lock file's name in `image/`.
     pub fn file(self) -> &'static str {
         match self {
-            Which::Packages => "packages.lock",
-            Which::Tools => "tools.lock",
+            Kind::Packages => "packages.lock",
+            Kind::Tools => "tools.lock",
         }
     }
 }
@@ -56,8 +56,21 @@ impl std::fmt::Display for Change {
     }
 }
 
+/// All differences, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Changes(pub Vec<Change>);
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.is_empty() {
+            true => writeln!(f, "nothing moved"),
+            false => self.0.iter().try_for_each(|change| writeln!(f, "{change}")),
+        }
+    }
+}
+
 /// Resolves and writes one lock; returns what changed.
-pub fn update(checkout: &Checkout, which: Which, report: Report<'_>) -> Result<Vec<Change>> {
+pub fn update(checkout: &Checkout, which: Kind, report: Report<'_>) -> Result<Changes> {
     let sources = Sources::of_this_host();
     let path = checkout.image().join(which.file());
     let old = if path.exists() { Lock::load(&path)?.packages } else { Vec::new() };
@@ -65,14 +78,14 @@ pub fn update(checkout: &Checkout, which: Which, report: Report<'_>) -> Result<V
     say(report, "packages", format!("reading the package lists of {SUITE}"));
     apt.run("apt-get", &["-q", "update"])?;
     let packages = match which {
-        Which::Tools => apt.closure(&wanted(&checkout.image().join("tools.packages"))?)?,
-        Which::Packages => apt.exactly(&AllowList::load(&checkout.image().join("rootfs.allow"))?)?,
+        Kind::Tools => apt.closure(&wanted(&checkout.image().join("tools.packages"))?)?,
+        Kind::Packages => apt.exactly(&AllowList::load(&checkout.image().join("rootfs.allow"))?)?,
     };
     let new = Lock { suite: SUITE.into(), snapshot: apt.snapshot()?, packages };
     let changes = changes(&old, &new.packages);
     if changes.is_empty() && path.exists() {
         say(report, "packages", format!("{}: nothing moved", which.file()));
-        return Ok(changes);
+        return Ok(Changes(changes));
     }
     fs::write(&path, new.to_text()).with_context(|| format!("{}: can't write", path.display()))?;
     say(
@@ -80,7 +93,7 @@ pub fn update(checkout: &Checkout, which: Which, report: Report<'_>) -> Result<V
         "packages",
         format!("{}: {} packages, {} changes", which.file(), new.packages.len(), changes.len()),
     );
-    Ok(changes)
+    Ok(Changes(changes))
 }
 
 /// Package names of a list with `#` comments.

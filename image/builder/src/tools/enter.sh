@@ -2,6 +2,7 @@
 # pairs SOURCE TARGET to bind, then the program and its arguments. Every step ends in exec, so the process id that the
 # caller knows is the program's own.
 set -eu
+umask 022
 root=$1 n=$2
 shift 2
 cwd=$PWD
@@ -17,7 +18,8 @@ else
     # The root must be a mount point of its own: mkosi pivots on it.
     mount --bind "$root" "$root"
     for dir in proc sys dev; do mount --rbind "/$dir" "$root/$dir"; done
-    mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    # Nothing that a program leaves in these outlives it.
+    for dir in run root var/cache; do mount -t tmpfs -o mode=755 tmpfs "$root/$dir"; done
 fi
 while [ "$n" -gt 0 ]; do
     bind "$1" "$base$2"
@@ -25,6 +27,8 @@ while [ "$n" -gt 0 ]; do
     n=$((n - 1))
 done
 if [ "$root" = / ]; then exec "$@"; fi
+# The root stays what its lock says.
+mount -o remount,bind,ro "$root"
 cd "$root"
 [ -d "$base$cwd" ] || cwd=/
 exec chroot "$root" /usr/bin/env -C "$cwd" "$@"
