@@ -30,6 +30,7 @@ mod hash;
 mod image;
 pub mod lock;
 mod mirror;
+pub mod model;
 mod modules;
 pub mod progress;
 mod recipe;
