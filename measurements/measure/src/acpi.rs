@@ -16,6 +16,9 @@ mod tables;
 
 use crate::shape::{Platform, Shape};
 
+/// I/O port of the ACPI PM timer: ICH9 power management ports start at 0x600, the timer is at 8.
+pub const PM_TIMER_PORT: u16 = tables::PM_BASE as u16 + 8;
+
 /// What the firmware downloads, as it is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiBlobs {

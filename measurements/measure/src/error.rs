@@ -14,6 +14,8 @@ pub enum Input {
     Kernel,
     /// A firmware volume file (OVMF code or whole image).
     Firmware,
+    /// What a firmware file holds compressed.
+    UnpackedFirmware,
     /// A firmware variable store (OVMF vars).
     Variables,
     /// The front of a raw disk.
@@ -30,7 +32,9 @@ impl Input {
         match self {
             Input::Uki => "give an uncompressed PE32+ image made by ukify, as it is booted",
             Input::Kernel => "rebuild the UKI from a bzImage with an EFI stub",
-            Input::Firmware => "give the OVMF file that the launcher boots (OVMF_CODE_4M.fd or OVMF.fd)",
+            Input::Firmware | Input::UnpackedFirmware => {
+                "give the OVMF file that the launcher boots (OVMF_CODE_4M.fd or OVMF.fd)"
+            }
             Input::Variables => {
                 "give the pristine variable store that belongs to the firmware (OVMF_VARS_4M.fd)"
             }
@@ -49,6 +53,7 @@ impl fmt::Display for Input {
             Input::Uki => "UKI",
             Input::Kernel => "kernel inside the UKI",
             Input::Firmware => "firmware",
+            Input::UnpackedFirmware => "unpacked firmware",
             Input::Variables => "variable store",
             Input::Disk => "disk",
             Input::Log => "event log",

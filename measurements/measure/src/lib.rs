@@ -3,10 +3,12 @@
 pub mod acpi;
 pub mod codec;
 mod error;
+mod event;
 pub mod firmware;
 pub mod gpt;
 mod hash;
 pub mod pe;
+mod predict;
 mod register;
 pub mod shape;
 pub mod tcg;
@@ -14,6 +16,10 @@ pub mod uki;
 pub mod wire;
 
 pub use error::{Input, MeasureError};
+pub use event::{
+    AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable, Unpredicted,
+};
 pub use hash::{Digests, Ranges};
+pub use predict::{FirmwareProfile, Inputs, predict, predict_with};
 pub use register::{Digest256, Digest384, Register, Registers, pcr_to_register};
 pub use shape::{Boot, Platform, Shape};

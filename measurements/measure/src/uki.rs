@@ -203,15 +203,28 @@ fn archive(file: &str, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     record(&mut out, 1, 0o040_555, ".extra", &[]);
     record(&mut out, 2, 0o100_444, &path, content);
-    record(&mut out, 0, 0, "TRAILER!!!", &[]);
+    // The stub writes numbers in lower case, but its trailer is a constant in upper case.
+    out.extend(TRAILER);
     out
 }
+
+/// Inode, mode, user, group: zero; one link; time, size and four device numbers: zero; name of 11 bytes; no checksum.
+const TRAILER: &[u8] = concat!(
+    "070701",
+    "00000000000000000000000000000000",
+    "00000001",
+    "000000000000000000000000000000000000000000000000",
+    "0000000B",
+    "00000000",
+    "TRAILER!!!\0\0\0\0",
+)
+.as_bytes();
 
 fn record(out: &mut Vec<u8>, inode: u32, mode: u32, path: &str, content: &[u8]) {
     let sizes = (content.len() as u32, path.len() as u32 + 1);
     out.extend(b"070701");
     for word in [inode, mode, 0, 0, 1, 0, sizes.0, 0, 0, 0, 0, sizes.1, 0] {
-        out.extend(format!("{word:08X}").bytes());
+        out.extend(format!("{word:08x}").bytes());
     }
     out.extend(path.bytes().chain([0]));
     out.resize(out.len().next_multiple_of(4), 0);

@@ -9,7 +9,7 @@ const TPM_LOG_SIZE: u32 = 0x1_0000;
 const TPM_CONTROL_AREA: u64 = 0xfed4_0040;
 const TPM_START_METHOD_CRB: u32 = 7;
 /// ICH9 power management ports, where OVMF puts them.
-const PM_BASE: u32 = 0x600;
+pub(super) const PM_BASE: u32 = 0x600;
 const SCI: u16 = 9;
 const RESET_PORT: u64 = 0xcf9;
 const LOCAL_APIC: u32 = 0xfee0_0000;

@@ -1,0 +1,89 @@
+//! Prediction: the events that a machine will measure, from artifacts and shape alone.
+//!
+//! ```text
+//! firmware code -> Firmware \
+//! variable store ------------+-> events in measurement order -> digests (all cores) -> Prediction
+//! shape -> ACPI blobs -------+
+//! UKI, disk ----------------/
+//! ```
+//! Deliberately absent: any log. What can't be foretold is an [`Unpredicted`] event with its reason.
+
+mod boot_options;
+mod emulated;
+mod plan;
+
+use crate::error::MeasureError;
+use crate::event::{Prediction, Unpredicted};
+use crate::firmware::{Firmware, variables};
+use crate::hash::Digests;
+use crate::shape::{Boot, Platform, Shape};
+
+/// Everything that a prediction is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Where the measurements are rooted.
+    pub platform: Platform,
+    /// How the UKI is booted.
+    pub boot: Boot,
+    /// Size of the machine.
+    pub shape: &'a Shape,
+    /// Firmware code volume (`OVMF_CODE_4M.fd`).
+    pub firmware_code: &'a [u8],
+    /// Pristine variable store (`OVMF_VARS_4M.fd`).
+    pub firmware_vars: &'a [u8],
+    /// The UKI: what `-kernel` gets, or what lies in the ESP as `EFI/BOOT/BOOTX64.EFI`.
+    pub uki: Option<&'a [u8]>,
+    /// First sectors of the root disk, needed for disk boot only.
+    pub disk_head: Option<&'a [u8]>,
+}
+
+/// A firmware's own measurements: computed once, used for any number of shapes and UKIs.
+#[derive(Debug, Clone)]
+pub struct FirmwareProfile {
+    version: Result<Digests, Unpredicted>,
+    pei: Result<Digests, Unpredicted>,
+    dxe: Digests,
+    dxe_name: Option<[u8; 16]>,
+    has_ui_app: bool,
+    has_shell: bool,
+}
+
+impl FirmwareProfile {
+    /// Unpacks and hashes a firmware.
+    pub fn of(code: &[u8]) -> Result<Self, MeasureError> {
+        let firmware = Firmware::parse(code, crate::acpi::PM_TIMER_PORT)?;
+        let known = |bytes: Result<&[u8], &String>| match bytes {
+            Ok(bytes) => Ok(Digests::of(bytes)),
+            Err(reason) => Err(Unpredicted { reason: reason.clone() }),
+        };
+        Ok(FirmwareProfile {
+            version: known(firmware.version()),
+            pei: known(firmware.pei_volume()),
+            dxe: Digests::of(firmware.dxe_volume()),
+            dxe_name: firmware.dxe_name(),
+            has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
+            has_shell: firmware.has_dxe_file(&boot_options::SHELL),
+        })
+    }
+}
+
+/// Foretells every event of one boot.
+pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
+    // Unpacking the firmware takes about as long as hashing a UKI, so both run at once.
+    std::thread::scope(|scope| {
+        let firmware = scope.spawn(|| FirmwareProfile::of(inputs.firmware_code));
+        let rest = emulated::without_firmware(inputs);
+        let firmware = firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        emulated::complete(inputs, &firmware, rest?)
+    })
+}
+
+/// As [`predict`], with the firmware's part already known; `inputs.firmware_code` isn't read.
+pub fn predict_with(firmware: &FirmwareProfile, inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
+    emulated::complete(inputs, firmware, emulated::without_firmware(inputs)?)
+}
+
+/// Variables of a store that change what is measured.
+fn variables_of(store: &[u8]) -> Result<Vec<variables::Variable>, MeasureError> {
+    variables::parse(store)
+}

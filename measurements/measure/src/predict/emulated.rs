@@ -1,0 +1,292 @@
+//! The emulated platform: what OVMF, systemd-stub and Linux measure into an emulated TPM, in log order.
+//!
+//! The order differs between the boot forms in one point: under `-kernel` the UKI is loaded before the boot variables
+//! are measured, from disk it is loaded after the separators, preceded by the partition table.
+
+use super::boot_options::{BootOption, boot_order};
+use super::plan::{self, Planned};
+use super::{FirmwareProfile, Inputs, variables_of};
+use crate::acpi::{self, AcpiBlobs};
+use crate::error::{Input, MeasureError};
+use crate::event::{AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable};
+use crate::firmware::Guid;
+use crate::gpt;
+use crate::shape::{Boot, Platform, slot};
+use crate::uki::Uki;
+
+const SEPARATOR: [u8; 4] = [0; 4];
+/// Last PCR that gets a separator when an option is booted; PCR 7 has had its own.
+const LAST_SEPARATOR: u32 = 6;
+/// 8BE4DF61-93CA-11D2-AA0D-00E098032B8C: EFI_GLOBAL_VARIABLE.
+const GLOBAL: Guid = *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c";
+/// D719B2CB-3D3A-4596-A3BC-DAD00E67656F: EFI_IMAGE_SECURITY_DATABASE.
+const DATABASE: Guid = *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f";
+
+/// The events that don't need the firmware, hashed, cut where the firmware's come in between.
+pub(super) struct WithoutFirmware {
+    before_uki: Vec<PredictedEvent>,
+    uki: PredictedEvent,
+    after_options: Vec<PredictedEvent>,
+    stale_boot_variables: bool,
+}
+
+/// Plans and hashes all but the firmware's own events and the boot options.
+pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, MeasureError> {
+    inputs.shape.check(Platform::Emulated)?;
+    let variables = variables_of(inputs.firmware_vars)?;
+    let is_boot = |name: &str| name.starts_with("Boot");
+    let is_key = |name: &str| SecureBootVariable::ALL.iter().any(|v| v.name() == name);
+    let has_keys = variables.iter().any(|v| is_key(&v.name));
+    let uki = inputs.uki.ok_or(MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" })?;
+    let uki = Uki::parse(uki)?;
+    let blobs = acpi::generate(&acpi::Config::emulated(inputs.shape));
+    let mut planned = secure_boot(has_keys);
+    planned.extend(acpi_events(blobs));
+    let before_uki = planned.len();
+    planned.push(Planned::parts(4, Event::Uki, uki.image.authenticode_ranges()?));
+    planned.push(Planned::owned(4, Event::CallingBootOption, *b"Calling EFI Application from Boot Option"));
+    planned.extend((0..=LAST_SEPARATOR).map(|pcr| Planned::owned(pcr, Event::Separator, SEPARATOR)));
+    if inputs.boot == Boot::Disk {
+        let disk = inputs.disk_head;
+        let disk =
+            disk.ok_or(MeasureError::Missing { input: Input::Disk, needed_for: "booting from disk" })?;
+        planned.push(Planned::owned(5, Event::PartitionTable, gpt::gpt_event(disk)?.bytes));
+    }
+    let uki_from_disk = planned.len() - before_uki - 1;
+    planned.extend(uki_events(&uki)?);
+    let mut before_uki_events = plan::hash(&planned);
+    let mut rest = before_uki_events.split_off(before_uki);
+    let uki = rest.remove(0);
+    if inputs.boot == Boot::Disk {
+        rest.insert(uki_from_disk, uki.clone());
+    }
+    Ok(WithoutFirmware {
+        before_uki: before_uki_events,
+        uki,
+        after_options: rest,
+        stale_boot_variables: variables.iter().any(|v| is_boot(&v.name)),
+    })
+}
+
+/// Puts the firmware's events around the others.
+pub(super) fn complete(
+    inputs: &Inputs<'_>,
+    firmware: &FirmwareProfile,
+    rest: WithoutFirmware,
+) -> Result<Prediction, MeasureError> {
+    let mut events = plan::hash(&[
+        Planned::known(0, Event::FirmwareVersion, firmware.version.clone()),
+        Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei.clone()),
+        Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Dxe), Ok(firmware.dxe)),
+    ]);
+    events.extend(rest.before_uki);
+    if inputs.boot == Boot::Direct {
+        events.push(rest.uki);
+    }
+    events.extend(plan::hash(&boot_variables(inputs.boot, firmware, rest.stale_boot_variables)));
+    events.extend(rest.after_options);
+    Ok(Prediction { platform: Platform::Emulated, boot: inputs.boot, events })
+}
+
+/// PCR 7: the Secure Boot variables, all absent from a pristine store, and the separator that ends them.
+fn secure_boot(has_keys: bool) -> Vec<Planned<'static>> {
+    let variable = |variable: SecureBootVariable| {
+        let event = Event::SecureBoot(variable);
+        if has_keys {
+            return Planned::unpredicted(
+                7,
+                event,
+                "the variable store holds Secure Boot keys; give a pristine store",
+            );
+        }
+        let vendor = match variable {
+            SecureBootVariable::Db | SecureBootVariable::Dbx => DATABASE,
+            _ => GLOBAL,
+        };
+        Planned::owned(7, event, variable_data(&vendor, variable.name(), &[]))
+    };
+    let mut planned: Vec<_> = SecureBootVariable::ALL.into_iter().map(variable).collect();
+    planned.push(Planned::owned(7, Event::Separator, SEPARATOR));
+    planned
+}
+
+/// UEFI_VARIABLE_DATA (PFP 10.2.6): vendor, name length in characters, data length, name without NUL, data.
+fn variable_data(vendor: &Guid, name: &str, data: &[u8]) -> Vec<u8> {
+    let name: Vec<u16> = name.encode_utf16().collect();
+    let lengths = [name.len() as u64, data.len() as u64].map(u64::to_le_bytes).concat();
+    let name: Vec<u8> = name.into_iter().flat_map(u16::to_le_bytes).collect();
+    [vendor, lengths.as_slice(), &name, data].concat()
+}
+
+/// PCR 1: each fw_cfg file as it is downloaded; the linker script lists allocations newest first.
+fn acpi_events(blobs: AcpiBlobs) -> Vec<Planned<'static>> {
+    let file = |file: AcpiFile, bytes: Vec<u8>| Planned::owned(1, Event::Acpi(file), bytes);
+    let mut planned = vec![file(AcpiFile::Loader, blobs.loader), file(AcpiFile::Rsdp, blobs.rsdp)];
+    planned.extend(blobs.tpm_log.map(|log| file(AcpiFile::TpmLog, log)));
+    planned.push(file(AcpiFile::Tables, blobs.tables));
+    planned
+}
+
+/// PCR 1: BootOrder, then the options in that order; what is hashed is the variable's data alone.
+fn boot_variables(boot: Boot, firmware: &FirmwareProfile, stale: bool) -> Vec<Planned<'static>> {
+    let why = match (&firmware.dxe_name, stale) {
+        (_, true) => "the variable store holds boot variables; give a pristine store",
+        (None, _) => "the firmware's DXE volume has no name, which its boot options carry",
+        _ if !firmware.has_ui_app => {
+            "the firmware has no boot manager interface, its boot options aren't known"
+        }
+        _ => "",
+    };
+    let (Some(volume), "") = (&firmware.dxe_name, why) else {
+        return vec![Planned::unpredicted(1, Event::BootOrder, why)];
+    };
+    let ui_app = BootOption::ui_app(volume);
+    let options = match boot {
+        Boot::Direct => vec![ui_app],
+        Boot::Disk => {
+            let shell = firmware.has_shell.then(|| BootOption::shell(volume));
+            [BootOption::root_disk(slot::ROOT_DISK), ui_app].into_iter().chain(shell).collect()
+        }
+    };
+    let mut planned = vec![Planned::owned(1, Event::BootOrder, boot_order(&options))];
+    planned.extend(options.into_iter().map(|o| Planned::owned(1, o.event(), o.data)));
+    planned
+}
+
+/// From the stub on: sections, kernel, command line, initrd, end of boot services.
+fn uki_events<'a>(uki: &'a Uki<'a>) -> Result<Vec<Planned<'a>>, MeasureError> {
+    let mut planned = Vec::new();
+    for measured in &uki.sections {
+        let name = [measured.section.name().as_bytes(), &[0]].concat();
+        let mut data = crate::hash::Ranges::default();
+        data.push(measured.bytes);
+        planned.push(Planned::owned(11, Event::SectionName(measured.section), name));
+        planned.push(Planned::parts(11, Event::SectionData(measured.section), data));
+    }
+    planned.push(Planned::parts(4, Event::Kernel, uki.kernel.authenticode_ranges()?));
+    planned.extend(uki.load_options().map(|o| Planned::owned(9, Event::LoadOptions, o)));
+    planned.extend(uki.initrd().map(|initrd| Planned::parts(9, Event::Initrd, initrd)));
+    planned.push(Planned::owned(5, Event::ExitInvoked, *b"Exit Boot Services Invocation"));
+    planned.push(Planned::owned(5, Event::ExitReturned, *b"Exit Boot Services Returned with Success"));
+    Ok(planned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firmware::tests::sample_firmware;
+    use crate::firmware::variables::tests::sample_store;
+    use crate::gpt::tests::sample_disk;
+    use crate::predict::boot_options::{SHELL, UI_APP};
+    use crate::predict::{predict, predict_with};
+    use crate::register::Register;
+    use crate::shape::Shape;
+    use crate::uki::tests::sample_uki;
+
+    struct Sample {
+        shape: Shape,
+        code: Vec<u8>,
+        vars: Vec<u8>,
+        uki: Vec<u8>,
+        disk: Vec<u8>,
+    }
+
+    impl Sample {
+        fn new() -> Self {
+            Sample {
+                shape: Shape::new(2, 2048),
+                code: sample_firmware(&[UI_APP, SHELL]),
+                vars: sample_store(&[]),
+                uki: sample_uki(b"quiet"),
+                disk: sample_disk(),
+            }
+        }
+
+        fn inputs(&self, boot: Boot) -> Inputs<'_> {
+            Inputs {
+                platform: Platform::Emulated,
+                boot,
+                shape: &self.shape,
+                firmware_code: &self.code,
+                firmware_vars: &self.vars,
+                uki: Some(&self.uki),
+                disk_head: Some(&self.disk),
+            }
+        }
+
+        fn predict(&self, boot: Boot) -> Prediction {
+            predict(&self.inputs(boot)).unwrap()
+        }
+    }
+
+    fn names(prediction: &Prediction) -> Vec<String> {
+        prediction.events.iter().map(|e| e.event.to_string()).collect()
+    }
+
+    #[test]
+    fn a_direct_boot_loads_the_uki_before_the_boot_variables() {
+        let names = names(&Sample::new().predict(Boot::Direct));
+        let at = |name: &str| names.iter().position(|n| n == name).unwrap();
+        assert!(at("ACPI tables") < at("UKI") && at("UKI") < at("variable BootOrder"));
+        assert!(at("variable Boot0000 (UiApp)") < at("calling boot option"));
+        assert!(!names.contains(&"partition table".to_owned()));
+    }
+
+    #[test]
+    fn a_disk_boot_measures_the_partition_table_and_then_the_uki() {
+        let names = names(&Sample::new().predict(Boot::Disk));
+        let at = |name: &str| names.iter().position(|n| n == name).unwrap();
+        assert_eq!(at("UKI"), at("partition table") + 1);
+        assert_eq!(at("name of UKI section .linux"), at("UKI") + 1);
+        assert!(at("variable Boot0001 (UEFI Misc Device)") < at("variable Boot0000 (UiApp)"));
+    }
+
+    #[test]
+    fn every_register_is_final_for_pristine_inputs() {
+        for boot in [Boot::Direct, Boot::Disk] {
+            Sample::new().predict(boot).registers().unwrap();
+        }
+    }
+
+    #[test]
+    fn each_input_moves_its_own_registers_and_no_other() {
+        let base = Sample::new();
+        let moved = |change: &dyn Fn(&mut Sample)| {
+            let mut sample = Sample::new();
+            change(&mut sample);
+            let (before, after) = (base.predict(Boot::Disk), sample.predict(Boot::Disk));
+            let differs = |r: &Register| before.register(*r) != after.register(*r);
+            Register::ALL.into_iter().filter(differs).collect::<Vec<_>>()
+        };
+        assert_eq!(moved(&|s| s.shape.memory_mib = 1024), [Register::Rtmr0]);
+        assert_eq!(moved(&|s| s.shape.vcpus = 3), [Register::Rtmr0]);
+        assert_eq!(moved(&|s| s.disk[1024 + 16] ^= 1), [Register::Rtmr1]);
+        assert_eq!(moved(&|s| s.uki = sample_uki(b"loud!")), [Register::Rtmr1, Register::Rtmr2]);
+        assert!(moved(&|_| ()).is_empty());
+    }
+
+    #[test]
+    fn enrolled_keys_and_old_boot_variables_leave_rtmr0_open() {
+        for name in ["PK", "Boot0000"] {
+            let mut sample = Sample::new();
+            sample.vars = sample_store(&[(name, b"x")]);
+            assert_eq!(sample.predict(Boot::Direct).registers(), Err(vec![Register::Rtmr0]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_known_firmware_gives_the_same_prediction() {
+        let sample = Sample::new();
+        let firmware = FirmwareProfile::of(&sample.code).unwrap();
+        let inputs = Inputs { firmware_code: &[], ..sample.inputs(Boot::Direct) };
+        assert_eq!(predict_with(&firmware, &inputs).unwrap(), sample.predict(Boot::Direct));
+    }
+
+    #[test]
+    fn a_disk_boot_without_disk_says_what_is_missing() {
+        let sample = Sample::new();
+        let inputs = Inputs { disk_head: None, ..sample.inputs(Boot::Disk) };
+        let error = predict(&inputs).unwrap_err().to_string();
+        assert!(error.starts_with("no disk was given, but booting from disk needs it"), "{error}");
+    }
+}
