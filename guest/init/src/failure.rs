@@ -46,7 +46,7 @@ pub(crate) fn report() -> Result<()> {
     let kept = fs::read_to_string(Path::new(crate::boot::RUN).join(FILE)).ok();
     // Set by the service manager for units started through OnFailure= (systemd.exec(5)).
     let monitor = |name: &str| std::env::var(format!("MONITOR_{name}")).ok();
-    if kept.is_none() && monitor("SERVICE_RESULT").is_none_or(|result| result == "success") {
+    if monitor("SERVICE_RESULT").is_none_or(|result| result == "success") {
         std::thread::sleep(OTHERS_FIRST);
     }
     let stage = stage(kept.as_deref(), monitor);
