@@ -99,6 +99,28 @@ async fn an_honest_attester_binds_this_connection() {
     assert_eq!(&got, b"ping");
 }
 
+#[test]
+fn the_binding_has_the_published_test_vector() {
+    // docs/reference/channel.md; computed there by another implementation.
+    let hex = |text: &str| -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().map(|c| (c as char).to_digit(16).unwrap() as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    };
+    let exporter = std::array::from_fn(|i| i as u8);
+    let nonce = std::array::from_fn(|i| 32 + i as u8);
+    let public_key = hex(concat!(
+        "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
+        "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296",
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
+    ));
+    let binding = Binding { exporter: &exporter, nonce: &nonce, public_key: &public_key };
+    let expected = hex(concat!(
+        "385efbcabf157a9b4209a63082d2d470b15ddb351b183c56b830e7e6121c5abe",
+        "814ef74933cc744c49df5f605b9f106e4e3dcd42e8b3b74c495e373c879b7f00",
+    ));
+    assert_eq!(binding.report_data().to_vec(), expected);
+}
+
 #[tokio::test]
 async fn the_negotiated_group_is_x25519mlkem768() {
     let (near, far) = wire();

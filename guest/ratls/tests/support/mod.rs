@@ -1,6 +1,8 @@
 //! A SIMULATED platform in this process: real quotes under a root of its own, and what a verifier needs to hold them
 //! against.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
 use evidence::{Collateral, Hex, Policy, Reference, Release, TdReport};
 use protocol::evidence::{EventLog, LogFormat};
 use protocol::{AttestError, Attester};
@@ -40,6 +42,11 @@ pub struct World {
 
 /// A world of its own, with its own root.
 pub fn world() -> World {
+    world_with(STATIC_CONFIG)
+}
+
+/// One whose guest was configured with these bytes.
+pub fn world_with(static_config: &[u8]) -> World {
     let platform = Platform::generate(AT).unwrap();
     let log = tpm::sample_log();
     let registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
@@ -52,7 +59,7 @@ pub fn world() -> World {
         rtmr3: None,
     };
     let identity = platform.identity().unwrap();
-    let td = identity.td_report(&registers, protocol::config::mrconfigid(STATIC_CONFIG), [0; 64]);
+    let td = identity.td_report(&registers, protocol::config::mrconfigid(static_config), [0; 64]);
     World {
         policy: Policy::simulated(&platform.root_der().unwrap()).unwrap(),
         collateral: platform.collateral().unwrap(),
