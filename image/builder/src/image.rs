@@ -67,14 +67,15 @@ pub(crate) fn assemble(job: &Job<'_>, out: &Path, report: Report<'_>) -> Result<
     let mut origins = rootfs::stage(&staged, job.allow, job.packages, &modules, job.binaries)?;
     origins.extend(rootfs::stage_kernel(&job.work.join("kernel"), job.packages)?);
     origins.extend(recipe(job)?);
-    initrd(job, &modules)?;
+    let in_uki = in_uki(&origins).into_iter().chain(initrd(job, &modules)?);
     say(report, "image", "mkosi: file system, verity tree, UKI, disk");
     mkosi(job)?;
     let built = collect(job, out)?;
     say(report, "image", "comparing the finished root with what was meant to be in it");
     let mut expected = expected(&origins)?;
     check_root(job, &out.join(names::ROOT), &mut expected)?;
-    let manifest = serde_json::to_string_pretty(&expected.values().collect::<Vec<_>>())? + "\n";
+    let manifest: Vec<Origin> = expected.into_values().chain(in_uki).collect();
+    let manifest = serde_json::to_string_pretty(&manifest)? + "\n";
     fs::write(out.join(names::MANIFEST), manifest)?;
     for name in names::ALL {
         rootfs::set_mode(&out.join(name), 0o644)?;
@@ -125,8 +126,16 @@ fn content(file: &Path) -> Result<String> {
     }
 }
 
-/// Writes `initrd.cpio.zst`: the static first program and the modules that it loads.
-fn initrd(job: &Job<'_>, modules: &[Module]) -> Result<()> {
+/// What the UKI takes from the tree for mkosi.
+fn in_uki(origins: &[Origin]) -> Vec<Origin> {
+    let parts = [("/vmlinuz", "uki:.linux"), (".efi.stub", "uki:stub")];
+    let name =
+        |path: &str| parts.iter().find(|(end, _)| path.ends_with(end)).map(|(_, name)| (*name).to_owned());
+    origins.iter().filter_map(|origin| Some(Origin { path: name(&origin.path)?, ..origin.clone() })).collect()
+}
+
+/// Writes `initrd.cpio.zst`: the static first program and the modules that it loads. Returns their origins.
+fn initrd(job: &Job<'_>, modules: &[Module]) -> Result<Vec<Origin>> {
     let init = fs::read(&job.binaries.initrd)
         .with_context(|| format!("{}: can't read", job.binaries.initrd.display()))?;
     if !crate::elf::is_elf(&init) || !crate::elf::needed(&init).is_empty() {
@@ -150,7 +159,16 @@ fn initrd(job: &Job<'_>, modules: &[Module]) -> Result<()> {
     fs::write(&archive, cpio::write(&entries))?;
     // Every byte of the UKI is hashed by firmware and stub, so small is fast.
     let mut zstd = job.tools.command("zstd");
-    run("zstd", zstd.args(["-19", "--single-thread", "--quiet", "--rm"]).arg(&archive)).map(|_| ())
+    run("zstd", zstd.args(["-19", "--single-thread", "--quiet", "--rm"]).arg(&archive))?;
+    let origin =
+        |path: String, from: String, content: String, reason: String| Origin { path, from, content, reason };
+    let first =
+        origin("initrd:/init".into(), "source initrd".into(), hash::bytes(&init), "first program".into());
+    let kernel = rootfs::kernel_origin(job.packages)?;
+    let modules = files.iter().map(|(name, module)| {
+        origin(format!("initrd:/{name}"), kernel.clone(), hash::bytes(&module.bytes), module.reason())
+    });
+    Ok([first].into_iter().chain(modules).collect())
 }
 
 fn mkosi(job: &Job<'_>) -> Result<()> {
@@ -195,7 +213,7 @@ fn collect(job: &Job<'_>, out: &Path) -> Result<Built> {
         moved.with_context(|| format!("mkosi left no {}", old.display()))?;
     }
     let uki = fs::read(out.join(names::UKI))?;
-    let cmdline = crate::diff::pe_section(&uki, b".cmdline").context("the UKI has no .cmdline section")?;
+    let cmdline = crate::diff::pe_section(&uki, ".cmdline").context("the UKI has no .cmdline section")?;
     let cmdline = String::from_utf8_lossy(cmdline).trim_end_matches(['\0', '\n']).to_owned();
     let roothash = cmdline.split(' ').find_map(|word| word.strip_prefix("roothash="));
     let roothash = roothash.context("the UKI's command line has no roothash")?.to_owned();

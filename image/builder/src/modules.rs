@@ -19,6 +19,13 @@ pub(crate) struct Module {
     pub stage: Stage,
 }
 
+impl Module {
+    /// What the manifest says of it.
+    pub(crate) fn reason(&self) -> String {
+        format!("kernel module, unpacked from {}", self.origin)
+    }
+}
+
 /// Resolves the wanted modules against an unpacked kernel package.
 pub(crate) fn resolve(kernel: &Path, wanted: &[(Stage, String)], tools: &Tools) -> Result<Vec<Module>> {
     let mut available = BTreeMap::new();

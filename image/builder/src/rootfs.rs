@@ -61,14 +61,8 @@ pub(crate) fn stage(
         staging.allowed(entry, owner)?;
     }
     for module in modules.iter().filter(|m| m.stage == Stage::Root) {
-        let from = kernel_origin(packages)?;
-        staging.write(
-            &format!("{OURS}/modules/{}", module.file),
-            &module.bytes,
-            false,
-            &from,
-            "kernel module",
-        )?;
+        let path = format!("{OURS}/modules/{}", module.file);
+        staging.write(&path, &module.bytes, false, &kernel_origin(packages)?, &module.reason())?;
     }
     let order = modules::order(modules, Stage::Root);
     staging.write(
@@ -128,7 +122,8 @@ pub(crate) fn kernel(packages: &[Unpacked]) -> Result<&Unpacked> {
     kernel.context("packages.lock: no linux-image package; move the lock")
 }
 
-fn kernel_origin(packages: &[Unpacked]) -> Result<String> {
+/// `from` of whatever the kernel package gives.
+pub(crate) fn kernel_origin(packages: &[Unpacked]) -> Result<String> {
     Ok(from_package(&kernel(packages)?.package))
 }
 

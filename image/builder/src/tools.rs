@@ -7,8 +7,9 @@
 //! programs then run directly. The host needs: Debian 12 or newer, mmdebstrap, util-linux, and to be root.
 
 use crate::checkout::Checkout;
-use crate::lock::{Lock, Sources, fetch};
+use crate::lock::{Kind, Lock, Sources, fetch};
 use crate::progress::{Report, say};
+use crate::prove::Surroundings;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,13 +25,19 @@ pub struct Tools {
     /// `None` inside the root already.
     root: Option<PathBuf>,
     binds: Vec<(PathBuf, PathBuf)>,
+    around: Option<Surroundings>,
     id: String,
 }
 
 impl Tools {
     /// The root of this checkout's lock, made first if need be (a minute or two, 500 MB).
     pub fn open(checkout: &Checkout, report: Report<'_>) -> Result<Self> {
-        let lock = Lock::load(&checkout.image().join("tools.lock"))?;
+        Tools::of_lock(checkout, Kind::Tools, report)
+    }
+
+    /// A root of another lock of this checkout, made first if need be.
+    pub fn of_lock(checkout: &Checkout, kind: Kind, report: Report<'_>) -> Result<Self> {
+        let lock = Lock::load(&checkout.root().join(kind.file()))?;
         let id = lock.id();
         // The cache and the checkout keep their own paths; /tmp is shared for sockets and scratch files.
         let kept = [checkout.cache(), checkout.root(), Path::new("/tmp")];
@@ -42,14 +49,14 @@ impl Tools {
                     "note: inside a tools root of another lock; leave it to use the right one",
                 );
             }
-            return Ok(Tools { root: None, binds: Vec::new(), id: mark.trim().to_owned() });
+            return Ok(Tools { root: None, binds: Vec::new(), around: None, id: mark.trim().to_owned() });
         }
         must_be_root()?;
         let root = checkout.cache().join("tools").join(&id[..16]);
         if !root.join(&MARKER[1..]).exists() {
             make(&lock, &root, checkout.cache(), report)?;
         }
-        let mut tools = Tools { root: Some(root), binds: Vec::new(), id };
+        let mut tools = Tools { root: Some(root), binds: Vec::new(), around: None, id };
         for path in kept {
             // A folder below another one came with it.
             if !tools.binds.iter().any(|(source, _)| path.starts_with(source)) {
@@ -65,23 +72,37 @@ impl Tools {
         self
     }
 
+    /// The same root in other surroundings: what [`crate::prove()`] varies.
+    pub(crate) fn around(mut self, around: &Surroundings) -> Self {
+        self.around = Some(around.clone());
+        self
+    }
+
     /// A command that runs `program` of the root, in the caller's working folder if that is seen inside, else in `/`.
     /// The child's process id is the program's own. Locale and PATH are fixed; set the rest of the environment as usual.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = if self.root.is_none() && self.binds.is_empty() {
+        let mut command = if self.root.is_none() && self.binds.is_empty() && self.around.is_none() {
             Command::new(program)
         } else {
             let root = self.root.as_deref().unwrap_or(Path::new("/"));
+            let hostname = self.around.as_ref().map_or("", |around| &around.hostname);
             let mut enter = Command::new("unshare");
-            enter.args(["--mount", "--propagation", "private", "sh", "-c", ENTER, "enter"]);
-            enter.arg(root).arg(self.binds.len().to_string());
+            enter.args(["--mount", "--uts", "--propagation", "private", "sh", "-c", ENTER, "enter"]);
+            enter.arg(root).arg(hostname).arg(self.binds.len().to_string());
             for (source, target) in &self.binds {
                 enter.arg(source).arg(target);
+            }
+            if let Some(around) = &self.around {
+                enter.args(["taskset", "--cpu-list", &around.cores]);
             }
             enter.arg(program);
             enter
         };
         command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root").env_remove("TMPDIR");
+        if let Some(around) = &self.around {
+            command.env("LC_ALL", &around.locale).env("TZ", &around.timezone).env("HOME", &around.home);
+            command.env("USER", &around.user).env("LOGNAME", &around.user);
+        }
         command
     }
 

@@ -21,14 +21,17 @@ pub enum Kind {
     Packages,
     /// `image/tools.lock`: what builds and runs it.
     Tools,
+    /// `ci/reference/packages.lock`: what computes the reference vectors of the engine's test.
+    Reference,
 }
 
 impl Kind {
-    /// The lock file's name in `image/`.
+    /// The lock file, from the root of the checkout.
     pub fn file(self) -> &'static str {
         match self {
-            Kind::Packages => "packages.lock",
-            Kind::Tools => "tools.lock",
+            Kind::Packages => "image/packages.lock",
+            Kind::Tools => "image/tools.lock",
+            Kind::Reference => "ci/reference/packages.lock",
         }
     }
 }
@@ -72,13 +75,14 @@ impl std::fmt::Display for Changes {
 /// Resolves and writes one lock; returns what changed.
 pub fn update(checkout: &Checkout, which: Kind, report: Report<'_>) -> Result<Changes> {
     let sources = Sources::of_this_host();
-    let path = checkout.image().join(which.file());
+    let path = checkout.root().join(which.file());
     let old = if path.exists() { Lock::load(&path)?.packages } else { Vec::new() };
     let apt = Apt::new(&checkout.cache().join("apt"), sources.mirror()?)?;
     say(report, "packages", format!("reading the package lists of {SUITE}"));
     apt.run("apt-get", &["-q", "update"])?;
     let packages = match which {
         Kind::Tools => apt.closure(&wanted(&checkout.image().join("tools.packages"))?)?,
+        Kind::Reference => apt.closure(&wanted(&checkout.root().join("ci/reference/packages.txt"))?)?,
         Kind::Packages => apt.exactly(&AllowList::load(&checkout.image().join("rootfs.allow"))?)?,
     };
     let new = Lock { suite: SUITE.into(), snapshot: apt.snapshot()?, packages };

@@ -1,10 +1,11 @@
-# Runs one program in a root file system, in a private mount namespace. Arguments: ROOT (/ for none), N, then N
-# pairs SOURCE TARGET to bind, then the program and its arguments. Every step ends in exec, so the process id that the
-# caller knows is the program's own.
+# Runs one program in a root file system, in a private mount namespace. Arguments: ROOT (/ for none),
+# HOSTNAME (empty to keep it), N, then N pairs SOURCE TARGET to bind, then the program and its arguments. Every step
+# ends in exec, so the process id that the caller knows is the program's own.
 set -eu
 umask 022
-root=$1 n=$2
-shift 2
+root=$1 hostname=$2 n=$3
+shift 3
+[ -z "$hostname" ] || echo "$hostname" >/proc/sys/kernel/hostname
 cwd=$PWD
 bind() {
     # A file needs a file to be mounted on, a folder a folder.
