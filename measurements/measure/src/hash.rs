@@ -1,10 +1,11 @@
 //! Hashing byte ranges once per algorithm, on several cores.
 
 use crate::register::{Digest256, Digest384};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha384};
 
 /// Both digests of one measured thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     /// SHA-384: what registers are folded from.
     pub sha384: Digest384,
@@ -23,6 +24,12 @@ impl Digests {
 #[derive(Debug, Clone, Default)]
 pub struct Ranges<'a> {
     parts: Vec<&'a [u8]>,
+}
+
+impl<'a> From<&'a [u8]> for Ranges<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Ranges { parts: vec![bytes] }
+    }
 }
 
 impl<'a> Ranges<'a> {

@@ -2,6 +2,7 @@
 
 pub mod acpi;
 pub mod codec;
+mod compare;
 mod error;
 mod event;
 pub mod firmware;
@@ -15,6 +16,7 @@ pub mod tcg;
 pub mod uki;
 pub mod wire;
 
+pub use compare::{Difference, DifferenceKind, Logged, compare};
 pub use error::{Input, MeasureError};
 pub use event::{
     AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable, Unpredicted,

@@ -13,10 +13,12 @@ mod emulated;
 mod plan;
 
 use crate::error::MeasureError;
-use crate::event::{Prediction, Unpredicted};
+use crate::event::{Event, FirmwareVolume, Prediction, Unpredicted};
 use crate::firmware::{Firmware, variables};
-use crate::hash::Digests;
+use crate::hash::{Digests, Ranges};
 use crate::shape::{Boot, Platform, Shape};
+use plan::Planned;
+use serde::{Deserialize, Serialize};
 
 /// Everything that a prediction is made from.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +40,15 @@ pub struct Inputs<'a> {
 }
 
 /// A firmware's own measurements: computed once, used for any number of shapes and UKIs.
-#[derive(Debug, Clone)]
+///
+/// Unpacking and hashing a firmware takes longer than the rest of a prediction, so a caller may keep the profile (it
+/// serialises) under the hash of the code it was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FirmwareProfile {
     version: Result<Digests, Unpredicted>,
     pei: Result<Digests, Unpredicted>,
-    dxe: Digests,
+    dxe: Result<Digests, Unpredicted>,
     dxe_name: Option<[u8; 16]>,
     has_ui_app: bool,
     has_shell: bool,
@@ -52,18 +58,27 @@ impl FirmwareProfile {
     /// Unpacks and hashes a firmware.
     pub fn of(code: &[u8]) -> Result<Self, MeasureError> {
         let firmware = Firmware::parse(code, crate::acpi::PM_TIMER_PORT)?;
-        let known = |bytes: Result<&[u8], &String>| match bytes {
-            Ok(bytes) => Ok(Digests::of(bytes)),
-            Err(reason) => Err(Unpredicted { reason: reason.clone() }),
-        };
+        let events = plan::hash(&[
+            firmware_event(Event::FirmwareVersion, firmware.version()),
+            firmware_event(Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei_volume()),
+            firmware_event(Event::FirmwareVolume(FirmwareVolume::Dxe), Ok(firmware.dxe_volume())),
+        ]);
+        let digests = |i: usize| events[i].digests.clone();
         Ok(FirmwareProfile {
-            version: known(firmware.version()),
-            pei: known(firmware.pei_volume()),
-            dxe: Digests::of(firmware.dxe_volume()),
+            version: digests(0),
+            pei: digests(1),
+            dxe: digests(2),
             dxe_name: firmware.dxe_name(),
             has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
             has_shell: firmware.has_dxe_file(&boot_options::SHELL),
         })
+    }
+}
+
+fn firmware_event<'a>(event: Event, bytes: Result<&'a [u8], &String>) -> Planned<'a> {
+    match bytes {
+        Ok(bytes) => Planned::parts(0, event, Ranges::from(bytes)),
+        Err(reason) => Planned::unpredicted(0, event, reason),
     }
 }
 

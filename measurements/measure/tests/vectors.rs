@@ -1,5 +1,6 @@
 //! Checks against evidence from real machines, kept outside the repository (see `vectors`).
 
+use measure::firmware::tdvf::{self, Vmm};
 use measure::tcg::{self, Bank, EventLog};
 use measure::{Digest384, Register};
 use std::path::PathBuf;
@@ -52,4 +53,14 @@ fn logs_of_other_firmware_parse_and_their_events_have_names() {
             assert_eq!(replay.len(), 48, "{name}: {:?}", Register::from_cc_index(index));
         }
     }
+}
+
+#[test]
+fn mrtd_of_a_real_td_comes_out_of_its_firmware() {
+    let Some(folder) = vectors() else { return };
+    let firmware = std::fs::read(folder.join("firmware/OVMF_2025.02-3ubuntu2.fd")).unwrap();
+    let quote = std::fs::read(folder.join("quotes/cocoon_v4.bin")).unwrap();
+    let single = tdvf::mrtd(&firmware, Vmm::SinglePass).unwrap();
+    assert_eq!(single, quote_mrtd(&quote));
+    assert_ne!(single, tdvf::mrtd(&firmware, Vmm::TwoPass).unwrap());
 }

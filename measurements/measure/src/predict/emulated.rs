@@ -11,6 +11,7 @@ use crate::error::{Input, MeasureError};
 use crate::event::{AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable};
 use crate::firmware::Guid;
 use crate::gpt;
+use crate::hash::Ranges;
 use crate::shape::{Boot, Platform, slot};
 use crate::uki::Uki;
 
@@ -77,7 +78,7 @@ pub(super) fn complete(
     let mut events = plan::hash(&[
         Planned::known(0, Event::FirmwareVersion, firmware.version.clone()),
         Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei.clone()),
-        Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Dxe), Ok(firmware.dxe)),
+        Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Dxe), firmware.dxe.clone()),
     ]);
     events.extend(rest.before_uki);
     if inputs.boot == Boot::Direct {
@@ -158,10 +159,8 @@ fn uki_events<'a>(uki: &'a Uki<'a>) -> Result<Vec<Planned<'a>>, MeasureError> {
     let mut planned = Vec::new();
     for measured in &uki.sections {
         let name = [measured.section.name().as_bytes(), &[0]].concat();
-        let mut data = crate::hash::Ranges::default();
-        data.push(measured.bytes);
         planned.push(Planned::owned(11, Event::SectionName(measured.section), name));
-        planned.push(Planned::parts(11, Event::SectionData(measured.section), data));
+        planned.push(Planned::parts(11, Event::SectionData(measured.section), Ranges::from(measured.bytes)));
     }
     planned.push(Planned::parts(4, Event::Kernel, uki.kernel.authenticode_ranges()?));
     planned.extend(uki.load_options().map(|o| Planned::owned(9, Event::LoadOptions, o)));
