@@ -4,8 +4,7 @@ use crate::output::{Outcome, facts};
 use crate::trust::Target;
 use crate::verify::refused;
 use anyhow::{Context, Result};
-use client::Client;
-use protocol::openai::{EmbeddingResponse, EmbeddingVector};
+use client::{Client, Embeddings};
 
 /// Options of `embed`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +24,7 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let (endpoint, trust) = args.target.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let began = std::time::Instant::now();
-    let mut client = match runtime.block_on(Client::connect(endpoint, &trust, args.target.at())) {
+    let mut client = match runtime.block_on(Client::connect(&endpoint.to_string(), &trust, args.target.at())) {
         Ok(client) => client,
         Err(error) => return refused(error, json),
     };
@@ -41,20 +40,18 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
         client.embed(&model, &args.texts).await.context("the worker was verified, but did not answer")
     })?;
     facts(json, &response, || {
-        let headline = client.verdict().headline();
+        let headline = client.appraised().verdict().to_string().lines().next().unwrap_or_default().to_owned();
         let millis = (verified.as_millis(), (began.elapsed() - verified).as_millis());
         format!("{headline}\nverified in {} ms, answered in {} ms\n{}", millis.0, millis.1, human(&response))
     })?;
     Ok(Outcome::Fine)
 }
 
-fn human(response: &EmbeddingResponse) -> String {
-    let mut text = format!("model {}, {} tokens\n", response.model, response.usage.prompt_tokens);
-    for entry in &response.data {
-        if let EmbeddingVector::Float(vector) = &entry.embedding {
-            let first: Vec<String> = vector.iter().take(4).map(|x| format!("{x:+.5}")).collect();
-            text += &format!("  [{}] {} numbers: {} ...\n", entry.index, vector.len(), first.join(" "));
-        }
+fn human(response: &Embeddings) -> String {
+    let mut text = format!("{} tokens\n", response.prompt_tokens);
+    for (index, vector) in response.vectors.iter().enumerate() {
+        let first: Vec<String> = vector.iter().take(4).map(|x| format!("{x:+.5}")).collect();
+        text += &format!("  [{index}] {} numbers: {} ...\n", vector.len(), first.join(" "));
     }
     text
 }

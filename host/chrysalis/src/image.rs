@@ -25,7 +25,7 @@ pub enum Command {
     },
     /// Move a package lock on purpose, and show what changed.
     Lock {
-        /// `packages` (the image) or `tools` (what builds it).
+        /// `packages` (the image), `tools` (what builds it) or `reference` (what the engine is compared with).
         which: Which,
     },
     /// Print what a build left.
@@ -43,6 +43,8 @@ pub enum Which {
     Packages,
     /// `image/tools.lock`.
     Tools,
+    /// `ci/reference/packages.lock`.
+    Reference,
 }
 
 /// Runs a subcommand.
@@ -71,10 +73,12 @@ fn prove(profile: Profile, full: bool, json: bool) -> Result<Outcome> {
 
 fn lock(which: Which, json: bool) -> Result<Outcome> {
     let checkout = Checkout::find()?;
-    let changes = match which {
-        Which::Packages => builder::lock::update(&checkout, builder::lock::Kind::Packages, &mut show),
-        Which::Tools => builder::lock::update(&checkout, builder::lock::Kind::Tools, &mut show),
+    let kind = match which {
+        Which::Packages => builder::lock::Kind::Packages,
+        Which::Tools => builder::lock::Kind::Tools,
+        Which::Reference => builder::lock::Kind::Reference,
     };
+    let changes = builder::lock::update(&checkout, kind, &mut show);
     let changes = changes.context("the lock was left as it was")?;
     facts(json, &changes, || changes.to_string())?;
     Ok(Outcome::Fine)

@@ -4,10 +4,10 @@
 //! and no log.
 
 use crate::output::Outcome;
-use crate::predict::{self, Foretold};
 use crate::trust::{PREDICTION_FILE, REFERENCE_FILE, RUN_FILE, Run};
 use anyhow::{Context, Result};
 use builder::{Checkout, Tools};
+use launcher::foretell::{Foretold, foretell};
 use launcher::settings::{Fragment, ModelFragment, Settings, ShapeFragment};
 use launcher::{Event, Guest, What};
 use std::net::SocketAddr;
@@ -53,10 +53,13 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let settings = settings(&args)?;
     let tools = Tools::open(&Checkout::find()?, &mut |progress| eprintln!("  {progress}"))?;
-    let foretold = predict::of_settings(&settings, &tools)?;
+    let foretold = foretell(&settings, &|path| tools.path(&path.to_string_lossy()))?;
     let reference = write_prediction(&foretold, &settings)?;
-    eprintln!("  foretold in {} ms, before the machine starts:", foretold.millis);
-    eprint!("{}", foretold.registers_text());
+    let (events, millis) = (foretold.prediction.events.len(), foretold.took.as_millis());
+    eprintln!("  foretold {events} events in {millis} ms, before the machine starts:");
+    for register in measure::Register::ALL {
+        eprintln!("    {register:<6} {}", foretold.registers.get(register));
+    }
     let commands = tools.clone();
     let guest = launcher::launch(&settings, move |name| commands.command(name), move |event| show(event, json))?;
     write_run(&guest, &settings, reference)?;
@@ -90,7 +93,7 @@ fn write_prediction(foretold: &Foretold, settings: &Settings) -> Result<PathBuf>
     let dir = &settings.work_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("{}: can't make the run folder", dir.display()))?;
     let reference = dir.join(REFERENCE_FILE);
-    write_json(&reference, &foretold.reference(&settings.static_config)?)?;
+    write_json(&reference, &foretold.reference(&settings.static_config))?;
     write_json(&dir.join(PREDICTION_FILE), &foretold.prediction)?;
     Ok(reference)
 }

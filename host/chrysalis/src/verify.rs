@@ -17,9 +17,9 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let (endpoint, trust) = args.target.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(Client::connect(endpoint, &trust, args.target.at())) {
+    match runtime.block_on(Client::connect(&endpoint.to_string(), &trust, args.target.at())) {
         Ok(client) => {
-            print(client.verdict(), json)?;
+            print(client.appraised().verdict(), json)?;
             Ok(Outcome::Fine)
         }
         Err(error) => refused(error, json),

@@ -20,6 +20,15 @@ pub enum LaunchError {
         #[source]
         source: std::io::Error,
     },
+    /// An artifact can't be measured.
+    #[error(transparent)]
+    Measure(#[from] measure::MeasureError),
+    /// The prediction has holes, so nothing could be verified against it.
+    #[error("{registers}: can't be foretold for this machine; `chrysalis measure predict` says which event and why")]
+    NotForetold {
+        /// Names of the registers.
+        registers: String,
+    },
     /// Another launch runs from the same folder.
     #[error("work folder {path} is in use by another guest; stop that one or set another `work_dir`", path = path.display())]
     Busy {

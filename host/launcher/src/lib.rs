@@ -14,6 +14,7 @@
 pub mod argv;
 mod error;
 pub mod floor;
+pub mod foretell;
 pub mod handoff;
 mod life;
 pub mod machine;

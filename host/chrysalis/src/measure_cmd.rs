@@ -1,0 +1,160 @@
+//! `chrysalis measure`: foretell measurements, read firmware event logs, compare the two.
+
+use crate::output::{Outcome, facts};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use measure::tcg::{Bank, EventLog, LogEvent, describe};
+use measure::{Boot, Inputs, Platform, Prediction, Shape};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a disk's front that hold its partition table.
+const DISK_HEAD: usize = 1024 * 1024;
+
+/// Subcommands of `measure`.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Foretell every event and register of a machine, from artifacts and shape alone.
+    Predict(Predict),
+    /// Parse a firmware event log (CCEL or TPM) and replay it.
+    Eventlog {
+        /// The log, as the kernel shows it.
+        #[arg(long)]
+        file: PathBuf,
+    },
+}
+
+/// Options of `measure predict`.
+#[derive(clap::Args)]
+pub struct Predict {
+    /// Firmware code volume (`OVMF_CODE_4M.fd`).
+    #[arg(long)]
+    firmware: PathBuf,
+    /// Pristine variable store; `OVMF_VARS_4M.fd` beside the firmware if absent.
+    #[arg(long)]
+    vars: Option<PathBuf>,
+    /// Shape file (TOML, `schema = 1`).
+    #[arg(long)]
+    shape: PathBuf,
+    /// `direct` or `disk`.
+    #[arg(long, default_value = "direct")]
+    boot: BootArg,
+    /// Unified kernel image, as it is booted.
+    #[arg(long)]
+    uki: PathBuf,
+    /// Raw disk, for `--boot disk`.
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// `emulated` (QEMU in software, whose TPM stands in for the registers).
+    #[arg(long, default_value = "emulated")]
+    platform: PlatformArg,
+}
+
+/// How the firmware gets the kernel image.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BootArg {
+    Direct,
+    Disk,
+}
+
+/// Where measurements are rooted.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PlatformArg {
+    Emulated,
+    Tdx,
+}
+
+/// Runs a subcommand.
+pub fn run(command: Command, json: bool) -> Result<Outcome> {
+    match command {
+        Command::Predict(args) => predict(&args, json),
+        Command::Eventlog { file } => eventlog(&file, json),
+    }
+}
+
+fn predict(args: &Predict, json: bool) -> Result<Outcome> {
+    if matches!(args.platform, PlatformArg::Tdx) {
+        bail!("--platform tdx is not foretold yet; use --platform emulated");
+    }
+    let text = String::from_utf8(read(&args.shape)?).with_context(|| format!("{}: not text", args.shape.display()))?;
+    let shape = Shape::from_toml(&text).with_context(|| format!("{}", args.shape.display()))?;
+    let beside = || args.firmware.with_file_name("OVMF_VARS_4M.fd");
+    let code = read(&args.firmware)?;
+    let vars = read(&args.vars.clone().unwrap_or_else(beside))?;
+    let uki = read(&args.uki)?;
+    let disk = args.disk.as_deref().map(read).transpose()?;
+    let inputs = Inputs {
+        platform: Platform::Emulated,
+        boot: if matches!(args.boot, BootArg::Disk) { Boot::Disk } else { Boot::Direct },
+        shape: &shape,
+        firmware_code: &code,
+        firmware_vars: &vars,
+        uki: Some(&uki),
+        disk_head: disk.as_deref().map(|bytes| &bytes[..bytes.len().min(DISK_HEAD)]),
+    };
+    let prediction = measure::predict(&inputs)?;
+    facts(json, &prediction, || human(&prediction))?;
+    Ok(Outcome::Fine)
+}
+
+fn human(prediction: &Prediction) -> String {
+    let mut text = String::new();
+    for register in measure::Register::ALL {
+        let value = prediction.register(register).map_or("not final".into(), |digest| digest.to_string());
+        text += &format!("{register:<6} {value}\n");
+    }
+    for event in &prediction.events {
+        let digest = match &event.digests {
+            Ok(digests) => digests.sha384.to_string(),
+            Err(why) => format!("not foretold: {}", why.reason),
+        };
+        text += &format!("  {} PCR {:<2} {:<40} {digest:.24}\n", event.register, event.pcr, event.event.to_string());
+    }
+    text
+}
+
+fn eventlog(file: &Path, json: bool) -> Result<Outcome> {
+    let bytes = read(file)?;
+    let log = EventLog::parse(&bytes).with_context(|| format!("{}", file.display()))?;
+    let replay = replay(&log)?;
+    let events: Vec<Value> = log.events.iter().map(event_json).collect();
+    facts(json, &json!({ "events": events, "replay": replay }), || {
+        let mut text = String::new();
+        for event in &log.events {
+            let described = describe(event);
+            text += &format!("{:>3} {:<36} {}\n", event.index, described.kind, described.detail);
+        }
+        for (name, value) in &replay {
+            text += &format!("{name:<6} {}\n", value.as_str().unwrap_or_default());
+        }
+        text
+    })?;
+    Ok(Outcome::Fine)
+}
+
+fn event_json(event: &LogEvent<'_>) -> Value {
+    let described = describe(event);
+    let digest = event.sha384().map(|digest| digest.to_string());
+    json!({ "index": event.index, "name": described.kind, "detail": described.detail, "digest": digest })
+}
+
+/// Replay of every index that has events, in the SHA-384 bank: `pcr0`... of a TPM log, `mrtd`, `rtmr0`... of a CCEL.
+fn replay(log: &EventLog<'_>) -> Result<Map<String, Value>> {
+    let mut replay = Map::new();
+    let indices: BTreeSet<u32> = log.events.iter().map(|event| event.index).collect();
+    let ccel = !indices.iter().any(|index| *index > 4);
+    for index in indices {
+        let name = match (ccel, index) {
+            (true, 0) => "mrtd".to_owned(),
+            (true, index) => format!("rtmr{}", index - 1),
+            (false, index) => format!("pcr{index}"),
+        };
+        replay.insert(name, Value::String(hex::encode(log.replay(Bank::Sha384, index)?)));
+    }
+    Ok(replay)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
