@@ -11,9 +11,13 @@ use ratls::{Acceptor, AttestedServerStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+
+#[cfg(test)]
+mod tests;
 
 /// Connections on their way through handshake and attestation; further ones wait in the listen queue.
 const HANDSHAKING: usize = 64;
@@ -112,7 +116,10 @@ impl Peer {
 }
 
 /// HTTP/1.1 on one attested connection until it closes, grows old or the worker stops.
-async fn talk(stream: AttestedServerStream, router: Router, stop: &mut watch::Receiver<bool>) {
+async fn talk<S>(stream: AttestedServerStream<S>, router: Router, stop: &mut watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_DEADLINE)
