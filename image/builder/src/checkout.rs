@@ -1,6 +1,7 @@
 //! Where things lie: the checkout, its outputs, and the cache that all checkouts of a user share.
 
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A checkout of this repository.
@@ -57,6 +58,16 @@ impl Checkout {
     pub fn cache(&self) -> &Path {
         &self.cache
     }
+}
+
+/// Takes a lock file, waiting for whoever has it; let go when the handle is dropped. For threads and processes alike.
+pub(crate) fn exclusive(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("{}: can't make", parent.display()))?;
+    }
+    let file = File::create(path).with_context(|| format!("{}: can't make the lock file", path.display()))?;
+    file.lock().with_context(|| format!("{}: can't lock", path.display()))?;
+    Ok(file)
 }
 
 fn cache_folder() -> Result<PathBuf> {

@@ -2,7 +2,7 @@
 
 use crate::allow::AllowList;
 use crate::artifacts::{Artifacts, Profile};
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, exclusive};
 use crate::guest::{Binaries, Workshop};
 use crate::hash;
 use crate::image::{self, Job};
@@ -109,10 +109,11 @@ impl Recipe<Locked> {
     fn unpack(&self, stand: &Stand<'_>) -> Result<Vec<Unpacked>> {
         fs::create_dir_all(stand.unpacked)
             .with_context(|| format!("{}: can't make", stand.unpacked.display()))?;
+        let _lock = exclusive(&stand.unpacked.with_extension("lock"))?;
         let one = |package: &crate::lock::Package| -> Result<Unpacked> {
             let dir = stand.unpacked.join(&package.sha256);
             if !dir.is_dir() {
-                let scratch = dir.with_extension(std::process::id().to_string());
+                let scratch = dir.with_extension("unpacking");
                 let deb = package.cached(self.checkout.cache());
                 let mut dpkg = stand.tools.command("dpkg-deb");
                 run(&format!("unpacking {}", package.name), dpkg.arg("--extract").arg(deb).arg(&scratch))?;

@@ -6,7 +6,7 @@
 //! A changed lock makes a new root beside the old one. Inside a root the file `/etc/chrysalis-tools` marks it, and
 //! programs then run directly. The host needs: Debian 12 or newer, mmdebstrap, util-linux, and to be root.
 
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, exclusive};
 use crate::lock::{Kind, Lock, Sources, fetch};
 use crate::progress::{Report, say};
 use crate::prove::Surroundings;
@@ -53,8 +53,13 @@ impl Tools {
         }
         must_be_root()?;
         let root = checkout.cache().join("tools").join(&id[..16]);
-        if !root.join(&MARKER[1..]).exists() {
-            make(&lock, &root, checkout.cache(), report)?;
+        let ready = root.join(&MARKER[1..]);
+        if !ready.exists() {
+            // Others may be at it: looked at again once they are done.
+            let _lock = exclusive(&root.with_extension("lock"))?;
+            if !ready.exists() {
+                make(&lock, &root, checkout.cache(), report)?;
+            }
         }
         let mut tools = Tools { root: Some(root), binds: Vec::new(), around: None, id };
         for path in kept {
@@ -153,8 +158,10 @@ fn make(lock: &Lock, root: &Path, cache: &Path, report: Report<'_>) -> Result<()
         bail!("mmdebstrap: not found; it makes the tools root: apt-get install mmdebstrap");
     }
     fetch(lock, cache, &Sources::of_this_host(), report)?;
-    let scratch = root.with_extension(format!("making-{}", std::process::id()));
-    let repo = root.with_extension(format!("repo-{}", std::process::id()));
+    let (scratch, repo) = (root.with_extension("making"), root.with_extension("repo"));
+    for leftover in [&scratch, &repo].into_iter().filter(|path| path.exists()) {
+        fs::remove_dir_all(leftover).with_context(|| format!("{}: can't remove", leftover.display()))?;
+    }
     flat_repository(lock, cache, &repo)?;
     say(report, "tools", format!("making the tools root of {} packages", lock.packages.len()));
     let include: Vec<&str> = lock.packages.iter().map(|p| p.name.as_str()).collect();

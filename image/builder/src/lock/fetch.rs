@@ -37,13 +37,14 @@ pub enum FetchError {
         #[source]
         source: std::io::Error,
     },
-    /// The downloader did not run.
+    /// The downloader did not run, or the cache could not be locked.
     #[error("{0:#}")]
     Downloader(anyhow::Error),
 }
 
 /// Makes sure that every package of the lock lies in `cache` with the right hash.
 pub fn fetch(lock: &Lock, cache: &Path, sources: &Sources, report: Report<'_>) -> Result<(), FetchError> {
+    let _lock = crate::checkout::exclusive(&cache.join("debs/lock")).map_err(FetchError::Downloader)?;
     let mut missing: Vec<&Package> = Vec::new();
     for package in &lock.packages {
         if !is_cached(package, cache)? {
@@ -82,7 +83,7 @@ fn from_one_place<'a>(
     cache: &Path,
     report: Report<'_>,
 ) -> Result<Vec<&'a Package>, FetchError> {
-    let scratch = cache.join(format!("debs/incoming-{}", std::process::id()));
+    let scratch = cache.join("debs/incoming");
     make_folder(&scratch)?;
     make_folder(&cache.join("debs/sha256"))?;
     let mut missing = Vec::new();
