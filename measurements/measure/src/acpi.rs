@@ -9,12 +9,15 @@
 
 mod aml;
 mod cpus;
+mod derive;
 mod dsdt;
 mod linker;
 mod resource;
 mod tables;
 
 use crate::shape::{Platform, Shape};
+
+pub use derive::derive;
 
 /// I/O port of the ACPI PM timer: ICH9 power management ports start at 0x600, the timer is at 8.
 pub const PM_TIMER_PORT: u16 = tables::PM_BASE as u16 + 8;

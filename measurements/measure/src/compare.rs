@@ -223,7 +223,7 @@ mod tests {
             event(5, Event::Separator, &[0; 4]),
             event(5, Event::ExitInvoked, EXIT),
         ];
-        Prediction { platform: Platform::Emulated, boot: Boot::Direct, events }
+        Prediction { platform: Platform::Emulated, boot: Boot::Direct, mrtd: None, events }
     }
 
     fn differences(events: &[(u32, u32, &[u8])]) -> Vec<String> {

@@ -18,6 +18,8 @@ pub enum Input {
     UnpackedFirmware,
     /// A firmware variable store (OVMF vars).
     Variables,
+    /// ACPI tables as a VMM hands them to the firmware.
+    AcpiTables,
     /// The front of a raw disk.
     Disk,
     /// A firmware event log.
@@ -38,6 +40,9 @@ impl Input {
             Input::Variables => {
                 "give the pristine variable store that belongs to the firmware (OVMF_VARS_4M.fd)"
             }
+            Input::AcpiTables => {
+                "give the fw_cfg file etc/acpi/tables as QEMU made it, before the firmware links it"
+            }
             Input::Disk => "give the first 34 sectors or more of a raw GPT disk with 512-byte sectors",
             Input::Log => {
                 "give the whole log as the kernel shows it (binary_bios_measurements or the CCEL data)"
@@ -55,6 +60,7 @@ impl fmt::Display for Input {
             Input::Firmware => "firmware",
             Input::UnpackedFirmware => "unpacked firmware",
             Input::Variables => "variable store",
+            Input::AcpiTables => "ACPI tables",
             Input::Disk => "disk",
             Input::Log => "event log",
             Input::Shape => "shape",

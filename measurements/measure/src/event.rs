@@ -79,6 +79,10 @@ pub enum Event {
     FirmwareVolume(FirmwareVolume),
     /// Secure Boot configuration (EDK2 `Tcg2Dxe`, `MeasureAllSecureVariables`).
     SecureBoot(SecureBootVariable),
+    /// List of memory ranges that the VMM wrote (TDX; EDK2 `SecTdxHelper`, `TdxHelperMeasureTdHob`).
+    TdHob,
+    /// Configuration firmware volume, the variable store in a TDVF image (TDX; `TdxHelperMeasureCfvImage`).
+    ConfigurationVolume,
     /// End of a firmware stage in one PCR (EDK2 `Tcg2Dxe`, `MeasureSeparatorEvent`).
     Separator,
     /// An ACPI file as QEMU made it (EDK2 `QemuFwCfgAcpi.c`).
@@ -121,6 +125,8 @@ impl Event {
             Event::FirmwareVersion => tcg::EV_S_CRTM_VERSION,
             Event::FirmwareVolume(_) => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB,
             Event::SecureBoot(_) => tcg::EV_EFI_VARIABLE_DRIVER_CONFIG,
+            Event::TdHob => tcg::EV_EFI_HANDOFF_TABLES2,
+            Event::ConfigurationVolume => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB2,
             Event::Separator => tcg::EV_SEPARATOR,
             Event::Acpi(_) => tcg::EV_PLATFORM_CONFIG_FLAGS,
             Event::Uki | Event::Kernel => tcg::EV_EFI_BOOT_SERVICES_APPLICATION,
@@ -140,6 +146,8 @@ impl fmt::Display for Event {
             Event::FirmwareVolume(FirmwareVolume::Pei) => f.write_str("firmware volume PEIFV"),
             Event::FirmwareVolume(FirmwareVolume::Dxe) => f.write_str("firmware volume DXEFV"),
             Event::SecureBoot(variable) => write!(f, "variable {}", variable.name()),
+            Event::TdHob => f.write_str("TD HOB"),
+            Event::ConfigurationVolume => f.write_str("configuration volume"),
             Event::Separator => f.write_str("separator"),
             Event::Acpi(AcpiFile::Loader) => f.write_str("ACPI table loader"),
             Event::Acpi(AcpiFile::Rsdp) => f.write_str("ACPI root pointer"),
@@ -210,6 +218,8 @@ pub struct Prediction {
     pub platform: Platform,
     /// How the UKI is booted.
     pub boot: Boot,
+    /// MRTD where it is measured by the TDX module; on the emulated platform it is a fold of events.
+    pub mrtd: Option<Digest384>,
     /// Events in measurement order.
     pub events: Vec<PredictedEvent>,
 }
@@ -217,6 +227,9 @@ pub struct Prediction {
 impl Prediction {
     /// The final value of a register; `None` if an event of it can't be foretold.
     pub fn register(&self, register: Register) -> Option<Digest384> {
+        if let (Register::Mrtd, Some(mrtd)) = (register, self.mrtd) {
+            return Some(mrtd);
+        }
         let mut value = Digest384::ZERO;
         for event in self.events.iter().filter(|e| e.register == register) {
             value.extend(&event.digests.as_ref().ok()?.sha384);
@@ -278,8 +291,12 @@ mod tests {
     fn one_unpredicted_event_leaves_only_its_register_open() {
         let known = event(Register::Rtmr1, Ok(Digests::of(b"x")));
         let open = event(Register::Rtmr0, Err(Unpredicted { reason: "why".into() }));
-        let prediction =
-            Prediction { platform: Platform::Emulated, boot: Boot::Direct, events: vec![known, open] };
+        let prediction = Prediction {
+            platform: Platform::Emulated,
+            boot: Boot::Direct,
+            mrtd: None,
+            events: vec![known, open],
+        };
         assert_eq!(prediction.registers(), Err(vec![Register::Rtmr0]));
         let mut expected = Digest384::ZERO;
         expected.extend(&Digest384::of(b"x"));
@@ -289,7 +306,8 @@ mod tests {
     #[test]
     fn json_follows_the_command_contract() {
         let open = event(Register::Rtmr0, Err(Unpredicted { reason: "why".into() }));
-        let prediction = Prediction { platform: Platform::Emulated, boot: Boot::Disk, events: vec![open] };
+        let prediction =
+            Prediction { platform: Platform::Emulated, boot: Boot::Disk, mrtd: None, events: vec![open] };
         let json = serde_json::to_value(&prediction).unwrap();
         assert_eq!(json["mrtd"], "0".repeat(96));
         assert_eq!(json["rtmr0"], serde_json::Value::Null);

@@ -11,6 +11,7 @@
 //! Formats: UEFI PI 1.8 volume 3 (firmware volumes, files, sections).
 
 mod pei;
+pub mod td_hob;
 pub mod tdvf;
 pub mod variables;
 mod volume;

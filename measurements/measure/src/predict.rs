@@ -11,10 +11,13 @@
 mod boot_options;
 mod emulated;
 mod plan;
+mod tdx;
+
+pub use tdx::{TdxOptions, predict_tdx};
 
 use crate::error::MeasureError;
 use crate::event::{Event, FirmwareVolume, Prediction, Unpredicted};
-use crate::firmware::{Firmware, variables};
+use crate::firmware::Firmware;
 use crate::hash::{Digests, Ranges};
 use crate::shape::{Boot, Platform, Shape};
 use plan::Planned;
@@ -29,9 +32,9 @@ pub struct Inputs<'a> {
     pub boot: Boot,
     /// Size of the machine.
     pub shape: &'a Shape,
-    /// Firmware code volume (`OVMF_CODE_4M.fd`).
+    /// Firmware code volume (`OVMF_CODE_4M.fd`); on TDX the whole image (`OVMF.fd`).
     pub firmware_code: &'a [u8],
-    /// Pristine variable store (`OVMF_VARS_4M.fd`).
+    /// Pristine variable store (`OVMF_VARS_4M.fd`); not read on TDX.
     pub firmware_vars: &'a [u8],
     /// The UKI: what `-kernel` gets, or what lies in the ESP as `EFI/BOOT/BOOTX64.EFI`.
     pub uki: Option<&'a [u8]>,
@@ -49,9 +52,25 @@ pub struct FirmwareProfile {
     version: Result<Digests, Unpredicted>,
     pei: Result<Digests, Unpredicted>,
     dxe: Result<Digests, Unpredicted>,
-    dxe_name: Option<[u8; 16]>,
+    boot_manager: BootManager,
+}
+
+/// What the firmware's own boot options depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct BootManager {
+    volume: Option<[u8; 16]>,
     has_ui_app: bool,
     has_shell: bool,
+}
+
+impl BootManager {
+    fn of(firmware: &Firmware) -> Self {
+        BootManager {
+            volume: firmware.dxe_name(),
+            has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
+            has_shell: firmware.has_dxe_file(&boot_options::SHELL),
+        }
+    }
 }
 
 impl FirmwareProfile {
@@ -68,9 +87,7 @@ impl FirmwareProfile {
             version: digests(0),
             pei: digests(1),
             dxe: digests(2),
-            dxe_name: firmware.dxe_name(),
-            has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
-            has_shell: firmware.has_dxe_file(&boot_options::SHELL),
+            boot_manager: BootManager::of(&firmware),
         })
     }
 }
@@ -82,8 +99,11 @@ fn firmware_event<'a>(event: Event, bytes: Result<&'a [u8], &String>) -> Planned
     }
 }
 
-/// Foretells every event of one boot.
+/// Foretells every event of one boot; on TDX with [`TdxOptions::default`].
 pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
+    if inputs.platform == Platform::Tdx {
+        return predict_tdx(inputs, &TdxOptions::default());
+    }
     // Unpacking the firmware takes about as long as hashing a UKI, so both run at once.
     std::thread::scope(|scope| {
         let firmware = scope.spawn(|| FirmwareProfile::of(inputs.firmware_code));
@@ -93,12 +113,7 @@ pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
     })
 }
 
-/// As [`predict`], with the firmware's part already known; `inputs.firmware_code` isn't read.
+/// As [`predict`] on the emulated platform, with the firmware's part already known; `inputs.firmware_code` isn't read.
 pub fn predict_with(firmware: &FirmwareProfile, inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
     emulated::complete(inputs, firmware, emulated::without_firmware(inputs)?)
-}
-
-/// Variables of a store that change what is measured.
-fn variables_of(store: &[u8]) -> Result<Vec<variables::Variable>, MeasureError> {
-    variables::parse(store)
 }

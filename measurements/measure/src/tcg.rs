@@ -43,6 +43,11 @@ pub const EV_EFI_ACTION: u32 = 0x8000_0007;
 /// EV_EFI_PLATFORM_FIRMWARE_BLOB.
 pub const EV_EFI_PLATFORM_FIRMWARE_BLOB: u32 = 0x8000_0008;
 
+/// EV_EFI_PLATFORM_FIRMWARE_BLOB2.
+pub const EV_EFI_PLATFORM_FIRMWARE_BLOB2: u32 = 0x8000_000a;
+/// EV_EFI_HANDOFF_TABLES2.
+pub const EV_EFI_HANDOFF_TABLES2: u32 = 0x8000_000b;
+
 /// More algorithms than any TPM has banks.
 const MAX_ALGORITHMS: u32 = 16;
 /// Index, type, digest count and data size.

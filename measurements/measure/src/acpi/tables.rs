@@ -89,7 +89,7 @@ pub(super) fn generate(config: &Config) -> AcpiBlobs {
 }
 
 /// ACPI 1.0 root pointer (5.2.5.3).
-fn root_pointer(script: &mut Script, rsdt: u32) -> Vec<u8> {
+pub(super) fn root_pointer(script: &mut Script, rsdt: u32) -> Vec<u8> {
     script.allocate(RSDP, 16, Zone::Fseg);
     script.pointer(RSDP, 16, 4, TABLES);
     script.checksum(RSDP, 8, 0, 20);

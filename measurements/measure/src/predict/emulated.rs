@@ -5,17 +5,20 @@
 
 use super::boot_options::{BootOption, boot_order};
 use super::plan::{self, Planned};
-use super::{FirmwareProfile, Inputs, variables_of};
+use super::{BootManager, FirmwareProfile, Inputs};
 use crate::acpi::{self, AcpiBlobs};
 use crate::error::{Input, MeasureError};
 use crate::event::{AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable};
 use crate::firmware::Guid;
+use crate::firmware::variables::{self, Variable};
 use crate::gpt;
 use crate::hash::Ranges;
 use crate::shape::{Boot, Platform, slot};
 use crate::uki::Uki;
 
-const SEPARATOR: [u8; 4] = [0; 4];
+pub(super) const SEPARATOR: [u8; 4] = [0; 4];
+/// What the firmware says before it starts a boot option.
+pub(super) const CALLING: &[u8; 40] = b"Calling EFI Application from Boot Option";
 /// Last PCR that gets a separator when an option is booted; PCR 7 has had its own.
 const LAST_SEPARATOR: u32 = 6;
 /// 8BE4DF61-93CA-11D2-AA0D-00E098032B8C: EFI_GLOBAL_VARIABLE.
@@ -34,18 +37,16 @@ pub(super) struct WithoutFirmware {
 /// Plans and hashes all but the firmware's own events and the boot options.
 pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, MeasureError> {
     inputs.shape.check(Platform::Emulated)?;
-    let variables = variables_of(inputs.firmware_vars)?;
+    let variables = variables::parse(inputs.firmware_vars)?;
     let is_boot = |name: &str| name.starts_with("Boot");
-    let is_key = |name: &str| SecureBootVariable::ALL.iter().any(|v| v.name() == name);
-    let has_keys = variables.iter().any(|v| is_key(&v.name));
     let uki = inputs.uki.ok_or(MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" })?;
     let uki = Uki::parse(uki)?;
     let blobs = acpi::generate(&acpi::Config::emulated(inputs.shape));
-    let mut planned = secure_boot(has_keys);
+    let mut planned = secure_boot(has_secure_boot_keys(&variables));
     planned.extend(acpi_events(blobs));
     let before_uki = planned.len();
     planned.push(Planned::parts(4, Event::Uki, uki.image.authenticode_ranges()?));
-    planned.push(Planned::owned(4, Event::CallingBootOption, *b"Calling EFI Application from Boot Option"));
+    planned.push(Planned::owned(4, Event::CallingBootOption, *CALLING));
     planned.extend((0..=LAST_SEPARATOR).map(|pcr| Planned::owned(pcr, Event::Separator, SEPARATOR)));
     if inputs.boot == Boot::Disk {
         let disk = inputs.disk_head;
@@ -69,6 +70,18 @@ pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, M
     })
 }
 
+/// Whether a store holds any variable of the Secure Boot configuration.
+pub(super) fn has_secure_boot_keys(variables: &[Variable]) -> bool {
+    variables.iter().any(|v| SecureBootVariable::ALL.iter().any(|key| key.name() == v.name))
+}
+
+/// PCR 5: the booted disk's partition table.
+pub(super) fn partition_table(inputs: &Inputs<'_>) -> Result<Planned<'static>, MeasureError> {
+    let missing = MeasureError::Missing { input: Input::Disk, needed_for: "booting from disk" };
+    let event = gpt::gpt_event(inputs.disk_head.ok_or(missing)?)?;
+    Ok(Planned::owned(5, Event::PartitionTable, event.bytes))
+}
+
 /// Puts the firmware's events around the others.
 pub(super) fn complete(
     inputs: &Inputs<'_>,
@@ -84,13 +97,17 @@ pub(super) fn complete(
     if inputs.boot == Boot::Direct {
         events.push(rest.uki);
     }
-    events.extend(plan::hash(&boot_variables(inputs.boot, firmware, rest.stale_boot_variables)));
+    events.extend(plan::hash(&boot_variables(
+        inputs.boot,
+        &firmware.boot_manager,
+        rest.stale_boot_variables,
+    )));
     events.extend(rest.after_options);
-    Ok(Prediction { platform: Platform::Emulated, boot: inputs.boot, events })
+    Ok(Prediction { platform: Platform::Emulated, boot: inputs.boot, mrtd: None, events })
 }
 
 /// PCR 7: the Secure Boot variables, all absent from a pristine store, and the separator that ends them.
-fn secure_boot(has_keys: bool) -> Vec<Planned<'static>> {
+pub(super) fn secure_boot(has_keys: bool) -> Vec<Planned<'static>> {
     let variable = |variable: SecureBootVariable| {
         let event = Event::SecureBoot(variable);
         if has_keys {
@@ -120,7 +137,7 @@ fn variable_data(vendor: &Guid, name: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// PCR 1: each fw_cfg file as it is downloaded; the linker script lists allocations newest first.
-fn acpi_events(blobs: AcpiBlobs) -> Vec<Planned<'static>> {
+pub(super) fn acpi_events(blobs: AcpiBlobs) -> Vec<Planned<'static>> {
     let file = |file: AcpiFile, bytes: Vec<u8>| Planned::owned(1, Event::Acpi(file), bytes);
     let mut planned = vec![file(AcpiFile::Loader, blobs.loader), file(AcpiFile::Rsdp, blobs.rsdp)];
     planned.extend(blobs.tpm_log.map(|log| file(AcpiFile::TpmLog, log)));
@@ -129,23 +146,23 @@ fn acpi_events(blobs: AcpiBlobs) -> Vec<Planned<'static>> {
 }
 
 /// PCR 1: BootOrder, then the options in that order; what is hashed is the variable's data alone.
-fn boot_variables(boot: Boot, firmware: &FirmwareProfile, stale: bool) -> Vec<Planned<'static>> {
-    let why = match (&firmware.dxe_name, stale) {
+pub(super) fn boot_variables(boot: Boot, manager: &BootManager, stale: bool) -> Vec<Planned<'static>> {
+    let why = match (&manager.volume, stale) {
         (_, true) => "the variable store holds boot variables; give a pristine store",
         (None, _) => "the firmware's DXE volume has no name, which its boot options carry",
-        _ if !firmware.has_ui_app => {
+        _ if !manager.has_ui_app => {
             "the firmware has no boot manager interface, its boot options aren't known"
         }
         _ => "",
     };
-    let (Some(volume), "") = (&firmware.dxe_name, why) else {
+    let (Some(volume), "") = (&manager.volume, why) else {
         return vec![Planned::unpredicted(1, Event::BootOrder, why)];
     };
     let ui_app = BootOption::ui_app(volume);
     let options = match boot {
         Boot::Direct => vec![ui_app],
         Boot::Disk => {
-            let shell = firmware.has_shell.then(|| BootOption::shell(volume));
+            let shell = manager.has_shell.then(|| BootOption::shell(volume));
             [BootOption::root_disk(slot::ROOT_DISK), ui_app].into_iter().chain(shell).collect()
         }
     };
@@ -155,7 +172,7 @@ fn boot_variables(boot: Boot, firmware: &FirmwareProfile, stale: bool) -> Vec<Pl
 }
 
 /// From the stub on: sections, kernel, command line, initrd, end of boot services.
-fn uki_events<'a>(uki: &'a Uki<'a>) -> Result<Vec<Planned<'a>>, MeasureError> {
+pub(super) fn uki_events<'a>(uki: &'a Uki<'a>) -> Result<Vec<Planned<'a>>, MeasureError> {
     let mut planned = Vec::new();
     for measured in &uki.sections {
         let name = [measured.section.name().as_bytes(), &[0]].concat();
