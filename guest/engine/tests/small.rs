@@ -114,8 +114,6 @@ fn survive(name: &str, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn hostile_files_never_panic(name in prop::sample::select(&FILES[..]), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         survive(name, |file| *file = bytes);
