@@ -1,4 +1,11 @@
 //! Pure prediction and explanation of every measurement a right guest must show.
+//!
+//! ```text
+//! artifacts + Shape --predict--> Prediction (events in measurement order) --fold--> Registers
+//! log bytes ---tcg::EventLog---> events ---compare---> differences, by name
+//! ```
+//! No I/O, no clock, no async: inputs are byte slices. Deliberately absent: any way to make a prediction from a log.
+//! Facts and sources: docs/reference/measured-boot.md.
 
 pub mod acpi;
 pub mod codec;

@@ -117,8 +117,8 @@ fn parse_section(view: &View<'_>, at: usize) -> Result<Section, MeasureError> {
         attributes: view.u32(at + 28, "section attributes")?,
     };
     view.slice(section.data_offset, section.raw_size, "section data")?;
-    if section.address % PAGE != 0
-        || section.memory_size % PAGE != 0
+    if !section.address.is_multiple_of(PAGE)
+        || !section.memory_size.is_multiple_of(PAGE)
         || section.memory_size < section.raw_size as u64
     {
         return Err(view.fault(at + 8, "section isn't made of whole pages that hold its data"));

@@ -69,7 +69,7 @@ pub(crate) mod tests {
         out.extend([0x5a, 0xfe, 0, 0, 0, 0, 0, 0]);
         for (name, data) in variables {
             let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-            let mut header = vec![0; HEADER];
+            let mut header = [0; HEADER];
             header[..3].copy_from_slice(&[0xaa, 0x55, ADDED]);
             header[36..40].copy_from_slice(&(name.len() as u32).to_le_bytes());
             header[40..44].copy_from_slice(&(data.len() as u32).to_le_bytes());
