@@ -34,7 +34,8 @@ impl Stage {
         let checkout = std::env::var_os("CHRYSALIS_CHECKOUT")
             .context("CHRYSALIS_CHECKOUT is not set: run `cargo xtask test`, which prepares the stage")?;
         let out = PathBuf::from(checkout).join("out");
-        for needed in ["debug/artifacts.json", "simulated/demo/policy.toml", "simulated/foreign/policy.toml"] {
+        for needed in ["debug/artifacts.json", "simulated/demo/policy.toml", "simulated/foreign/policy.toml"]
+        {
             let path = out.join(needed);
             anyhow::ensure!(path.is_file(), "{}: missing; run `cargo xtask test`", path.display());
         }
@@ -97,7 +98,7 @@ impl Stage {
 
 /// Starts a machine with the tools at hand: stories run inside the tools root.
 pub fn boot(settings: &Settings) -> Result<Guest, LaunchError> {
-    launcher::launch(settings, Command::new, |event| eprintln!("    {event:?}"))
+    launcher::launch(settings, |name| Command::new(name), |event| eprintln!("    {event:?}"))
 }
 
 /// Seconds since 1970.

@@ -22,8 +22,12 @@ pub fn replace_in_section(image: &Path, section: &str, from: &[u8], to: &[u8]) -
     ensure!(from.len() == to.len(), "a section keeps its length");
     let mut bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
     let range = section_range(&bytes, section)?;
-    let found: Vec<usize> =
-        bytes[range.clone()].windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(i, _)| i).collect();
+    let found: Vec<usize> = bytes[range.clone()]
+        .windows(from.len())
+        .enumerate()
+        .filter(|(_, w)| *w == from)
+        .map(|(i, _)| i)
+        .collect();
     let what = String::from_utf8_lossy(from);
     ensure!(found.len() == 1, "`{what}` occurs {} times in {section}, expected once", found.len());
     let at = range.start + found[0];

@@ -125,7 +125,7 @@ fn a_configuration_with_another_model_hash_is_refused() {
     let s = serving();
     let mut reference = s.reference.clone();
     let other = protocol::config::mrconfigid(b"schema = 1\nrole = \"worker\"\nnetwork = \"other\"\n");
-    reference.mrconfigid = Some(evidence::Hex::from(other));
+    reference.mrconfigid = Some(measure::Digest384(other));
     let trust = s.stage.trust("demo", reference).unwrap();
     let verdict = refusal(&trust, now()).unwrap();
     assert_eq!(failed(&verdict), [CheckName::Mrconfigid], "{verdict}");

@@ -31,7 +31,9 @@ fn failed(verdict: &Verdict) -> Vec<CheckName> {
 
 /// Boots, and returns how the machine failed.
 fn failure(settings: &Settings) -> Failure {
-    let error = boot(settings).and_then(|guest| guest.wait_serving(DEADLINE)).expect_err("the machine must not serve");
+    let error = boot(settings)
+        .and_then(|guest| guest.wait_serving(DEADLINE))
+        .expect_err("the machine must not serve");
     match error {
         LaunchError::Failed { failure, .. } => failure,
         other => panic!("expected a failed guest, found {other}"),

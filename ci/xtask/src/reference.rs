@@ -51,7 +51,8 @@ fn wheels(house: &House) -> Result<PathBuf> {
 }
 
 fn unpack(house: &House, downloads: &Path, site: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(downloads).with_context(|| format!("{}: unreadable", downloads.display()))?;
+    let entries =
+        std::fs::read_dir(downloads).with_context(|| format!("{}: unreadable", downloads.display()))?;
     let mut count = 0;
     for entry in entries {
         let wheel = entry.context("the folder of wheels broke off")?.path();

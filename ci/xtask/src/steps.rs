@@ -135,7 +135,8 @@ pub fn shown(command: &mut Command) -> Result<()> {
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {
-    let mut entries = std::fs::read_dir(folder).with_context(|| format!("{}: unreadable", folder.display()))?;
+    let mut entries =
+        std::fs::read_dir(folder).with_context(|| format!("{}: unreadable", folder.display()))?;
     let first = entries.next().with_context(|| format!("{}: pip downloaded nothing", folder.display()))?;
     Ok(first?.path())
 }

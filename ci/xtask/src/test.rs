@@ -24,7 +24,18 @@ pub struct Args {
 /// Packages whose tests are compiled together; the engine apart, so that its features stay those of the worker.
 const GROUPS: [&[&str]; 3] = [
     &["engine"],
-    &["measure", "evidence", "simulator", "protocol", "attest", "verity", "initrd", "init", "ratls", "worker"],
+    &[
+        "measure",
+        "evidence",
+        "simulator",
+        "protocol",
+        "attest",
+        "verity",
+        "initrd",
+        "init",
+        "ratls",
+        "worker",
+    ],
     &["builder", "client", "launcher", "chrysalis"],
 ];
 
@@ -50,7 +61,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         house.image(Profile::Debug)?;
         steps.done("two images built");
         steps.next("Proof: two assemblies of the worker image in different surroundings");
-        let proof = builder::prove(&house.checkout, Profile::Worker, Thoroughness::Assemble, &mut crate::steps::show)?;
+        let proof = builder::prove(
+            &house.checkout,
+            Profile::Worker,
+            Thoroughness::Assemble,
+            &mut crate::steps::show,
+        )?;
         if !proof.equal() {
             bail!("two builds differ:\n{proof}");
         }
@@ -65,7 +81,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     steps.next("Unit, property and process tests");
     for group in GROUPS {
         let packages = group.iter().flat_map(|name| ["--package", name]);
-        cargo_test(&house, &vectors, packages, args)?;
+        cargo_test(&house, &vectors, packages, args, &[])?;
     }
     xtask_tests(root, args)?;
     steps.done("passed");
@@ -75,7 +91,8 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         return Ok(());
     }
     steps.next("VM stories");
-    cargo_test(&house, &vectors, ["--package", "e2e"], args)?;
+    // One machine at a time: each emulates two CPUs.
+    cargo_test(&house, &vectors, ["--package", "e2e"], args, &["--test-threads=1"])?;
     steps.done("passed");
     eprintln!("\nAll passed in {:.0} s.", steps.seconds());
     Ok(())
@@ -86,6 +103,7 @@ fn cargo_test<'a>(
     vectors: &Path,
     packages: impl IntoIterator<Item = &'a str>,
     args: &Args,
+    harness: &[&str],
 ) -> Result<()> {
     let public = house.checkout.root().join("../shared/vectors");
     let binds: &[(&Path, &str)] = if public.is_dir() { &[(&public, "/chrysalis/vectors")] } else { &[] };
@@ -93,7 +111,7 @@ fn cargo_test<'a>(
     let mut cargo = workshop.cargo();
     cargo.args(["test", "--release", "--locked", "--offline", "--quiet"]);
     cargo.args(["--manifest-path", "/chrysalis/src/Cargo.toml"]).args(packages);
-    cargo.args(&args.filter);
+    cargo.args(&args.filter).arg("--").args(harness);
     cargo.env("CHRYSALIS_VECTORS", "/chrysalis/vectors");
     cargo.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
     cargo.env("CHRYSALIS_MODELS", house.checkout.cache().join("models"));

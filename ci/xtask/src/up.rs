@@ -41,7 +41,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     steps.next("Model: all-MiniLM-L6-v2 as a read-only disk with a root hash");
     let folder = house.model_folder()?;
     let disk = house.out("models").join(MODEL);
-    shown(Command::new(&chrysalis).args(["model", "pack", "--name", MODEL, "--out"]).arg(&disk).arg(&folder))?;
+    shown(
+        Command::new(&chrysalis).args(["model", "pack", "--name", MODEL, "--out"]).arg(&disk).arg(&folder),
+    )?;
     steps.done("model packed");
 
     steps.next("Platform: keys of a SIMULATED TDX platform (first run only)");
@@ -103,8 +105,11 @@ impl Guest {
         let child = command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut guest = Guest(child.context("cannot start the launcher")?);
         let stdout = guest.0.stdout.take().context("the launcher has no output")?;
-        for line in BufReader::new(stdout).lines() {
-            if line.context("the launcher's output broke off")?.contains("\"serving\"") {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Some(line) = lines.next() {
+            if line.context("the launcher's output broke off")?.contains("\"state\":\"serving\"") {
+                // A pipe that nobody reads would stop the launcher.
+                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(guest);
             }
         }

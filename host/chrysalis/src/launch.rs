@@ -10,6 +10,8 @@ use builder::{Checkout, Tools};
 use launcher::foretell::{Foretold, foretell};
 use launcher::settings::{Fragment, ModelFragment, Settings, ShapeFragment};
 use launcher::{Event, Guest, What};
+use protocol::progress::Stage;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,7 +63,8 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
         eprintln!("    {register:<6} {}", foretold.registers.get(register));
     }
     let commands = tools.clone();
-    let guest = launcher::launch(&settings, move |name| commands.command(name), move |event| show(event, json))?;
+    let guest =
+        launcher::launch(&settings, move |name| commands.command(name), move |event| show(event, json))?;
     write_run(&guest, &settings, reference)?;
     let serving = guest.wait_serving(DEADLINE)?;
     eprintln!("  serving on {} after {:.1} s", guest.endpoint(), serving.as_secs_f32());
@@ -117,14 +120,27 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 }
 
 fn show(event: &Event, json: bool) {
-    if json {
-        if let Ok(line) = serde_json::to_string(event) {
-            println!("{line}");
-        }
+    if json && let Ok(line) = serde_json::to_string(event) {
+        // Whoever read the output may be gone; the machine runs on.
+        let _ = writeln!(std::io::stdout(), "{line}");
     }
     let seconds = event.at_ms as f64 / 1000.0;
     match &event.what {
         What::State(state) => eprintln!("  {seconds:6.1} s  {state:?}"),
-        What::Progress(line) => eprintln!("  {seconds:6.1} s    guest: {:?}", line.stage),
+        What::Progress(line) => eprintln!("  {seconds:6.1} s    guest: {}", stage(&line.stage)),
+    }
+}
+
+/// What the guest says about itself, for people; nobody relies on it.
+fn stage(stage: &Stage) -> String {
+    match stage {
+        Stage::Started => "firmware, kernel and verified root are behind us".into(),
+        Stage::ConfigMeasured { mrconfigid } => {
+            format!("configuration equals MRCONFIGID {mrconfigid:.16}...")
+        }
+        Stage::NetworkUp { address } => format!("network up, {address}"),
+        Stage::ModelOpened { name, root } => format!("model {name} opened under root {root:.16}..."),
+        Stage::Serving { port } => format!("serving on port {port}"),
+        Stage::Failed { step, reason } => format!("FAILED at {step}: {reason}"),
     }
 }

@@ -77,7 +77,8 @@ fn predict(args: &Predict, json: bool) -> Result<Outcome> {
     if matches!(args.platform, PlatformArg::Tdx) {
         bail!("--platform tdx is not foretold yet; use --platform emulated");
     }
-    let text = String::from_utf8(read(&args.shape)?).with_context(|| format!("{}: not text", args.shape.display()))?;
+    let text = String::from_utf8(read(&args.shape)?)
+        .with_context(|| format!("{}: not text", args.shape.display()))?;
     let shape = Shape::from_toml(&text).with_context(|| format!("{}", args.shape.display()))?;
     let beside = || args.firmware.with_file_name("OVMF_VARS_4M.fd");
     let code = read(&args.firmware)?;
@@ -109,7 +110,12 @@ fn human(prediction: &Prediction) -> String {
             Ok(digests) => digests.sha384.to_string(),
             Err(why) => format!("not foretold: {}", why.reason),
         };
-        text += &format!("  {} PCR {:<2} {:<40} {digest:.24}\n", event.register, event.pcr, event.event.to_string());
+        text += &format!(
+            "  {} PCR {:<2} {:<40} {digest:.24}\n",
+            event.register,
+            event.pcr,
+            event.event.to_string()
+        );
     }
     text
 }

@@ -73,9 +73,10 @@ impl Target {
         let policy = policy(&pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?)?;
         let collateral = pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?;
         let reference = pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?;
-        let collateral = Collateral::parse(&read(&collateral)?)
-            .with_context(|| format!("{}", collateral.display()))?;
-        let reference = Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
+        let collateral =
+            Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
+        let reference =
+            Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
         Ok((endpoint, Trust { policy, collateral, reference }))
     }
 
