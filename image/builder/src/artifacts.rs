@@ -140,10 +140,23 @@ impl Artifacts {
                 .len();
             self.files.push(Artifact { name: name.into(), sha256: crate::hash::file(&path)?, size });
         }
-        let text = serde_json::to_string_pretty(&self)? + "\n";
-        fs::write(dir.join("artifacts.json"), text)
-            .with_context(|| format!("{}: can't write", dir.display()))?;
+        self.write()?;
         Ok(self)
+    }
+
+    /// The same build, known to be that of another commit: equal inputs give equal bytes.
+    pub(crate) fn of_commit(mut self, commit: Option<String>) -> Result<Self> {
+        if self.commit != commit {
+            self.commit = commit;
+            self.write()?;
+        }
+        Ok(self)
+    }
+
+    fn write(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let path = self.dir.join("artifacts.json");
+        fs::write(&path, text).with_context(|| format!("{}: can't write", path.display()))
     }
 
     /// An empty description to be filled and sealed.

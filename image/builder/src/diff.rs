@@ -105,6 +105,7 @@ fn partitions(a: &[u8], b: &[u8]) -> Vec<String> {
 fn files(a: &Path, b: &Path, tools: &Tools, scratch: &Path) -> Result<Vec<String>> {
     let list = |image: &Path, name: &str| -> Result<BTreeMap<String, String>> {
         let dir = scratch.join(name);
+        fs::create_dir_all(scratch).with_context(|| format!("{}: can't make", scratch.display()))?;
         let _ = fs::remove_dir_all(&dir);
         let mut fsck = tools.command("fsck.erofs");
         run("fsck.erofs", fsck.arg(format!("--extract={}", dir.display())).arg(image))?;
@@ -134,6 +135,26 @@ mod tests {
         assert_eq!(first_difference(b"same", b"same"), None);
         assert_eq!(first_difference(b"sane", b"same"), Some(2));
         assert_eq!(first_difference(b"same", b"samesame"), Some(4));
+    }
+
+    #[test]
+    fn a_changed_file_of_the_root_is_named() {
+        let checkout = crate::Checkout::at(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))).unwrap();
+        let tools = Tools::open(&checkout, &mut |_| {}).unwrap();
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let image = |name: &str, text: &str| {
+            let (tree, image) = (dir.path().join(format!("{name}.d")), dir.path().join(name));
+            fs::create_dir(&tree).unwrap();
+            fs::write(tree.join("same"), "x").unwrap();
+            fs::write(tree.join("other"), text).unwrap();
+            run("mkfs.erofs", tools.command("mkfs.erofs").args(["-T0", "-Uclear"]).arg(&image).arg(&tree))
+                .unwrap();
+            image
+        };
+        let (a, b) = (image("a", "one"), image("b", "two"));
+        let found = Difference::find(names::ROOT, &a, &b, &tools, dir.path()).unwrap().unwrap();
+        assert_eq!(found.inside, ["/other"]);
+        assert!(Difference::find(names::ROOT, &a, &a, &tools, dir.path()).unwrap().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::guest::{Binaries, Workshop};
 use crate::progress::{Report, say};
 use crate::recipe::{Recipe, Stand};
 use crate::tools::Tools;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -141,13 +141,17 @@ pub fn prove(
         say(report, "prove", format!("building in {}", around.folder.display()));
         builds.push(in_surroundings(checkout, profile, &tools, around, shared.as_ref(), report)?);
     }
+    if builds[0].inputs != builds[1].inputs && thoroughness == Thoroughness::Assemble {
+        bail!("the recipe in {} changed while it was proven; prove again", checkout.image().display());
+    }
     let files = compare(&builds[0], &builds[1], &tools, &surroundings[0].folder.join("differences"))?;
     let roothash = builds[0].roothash.clone();
     let proof = Proof { schema: 1, profile, thoroughness, roothash, surroundings, files };
     if proof.equal() {
-        for around in &proof.surroundings {
-            fs::remove_dir_all(&around.folder)
-                .with_context(|| format!("{}: can't remove", around.folder.display()))?;
+        for Surroundings { folder, .. } in &proof.surroundings {
+            fs::remove_dir_all(folder).with_context(|| format!("{}: can't remove", folder.display()))?;
+            // The second's parent is empty now; the first's is not, and stays.
+            let _ = folder.parent().map(fs::remove_dir);
         }
     }
     Ok(proof)
@@ -169,7 +173,8 @@ fn surroundings(checkout: &Checkout) -> [Surroundings; 2] {
             cores: text("0"),
         },
         Surroundings {
-            folder: std::env::temp_dir().join(format!("chrysalis prove {id}/in a deeper folder")),
+            // Not $TMPDIR: the tools root shares /tmp only.
+            folder: PathBuf::from(format!("/tmp/chrysalis prove {id}/in a deeper folder")),
             umask: 0o077,
             locale: text("C"),
             timezone: text("XXX-13:45"),

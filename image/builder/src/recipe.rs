@@ -62,7 +62,7 @@ impl Recipe<Locked> {
             && old.verify().is_ok()
         {
             say(report, "image", format!("{}: nothing changed", out.display()));
-            return Ok(old);
+            return old.of_commit(commit(self.checkout.root()));
         }
         let packages = self.unpack(stand)?;
         let job = Job {
