@@ -44,9 +44,12 @@ impl From<serde_json::Error> for Refusal {
     }
 }
 
+/// BERT's pipeline; post-processor and decoder are named by type and never set.
+type Inner = TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, DecoderWrapper>;
+
 /// The tokenizer, ready for use.
 pub(crate) struct Tokenizer {
-    inner: TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, DecoderWrapper>,
+    inner: Inner,
     first: u32,
     last: u32,
 }
@@ -92,8 +95,6 @@ impl Tokenizer {
         words.max().unwrap_or(0).max(self.first).max(self.last)
     }
 }
-
-type Inner = TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, DecoderWrapper>;
 
 fn add_tokens(inner: &mut Inner, tokens: Vec<NumberedToken>) -> Result<(), Refusal> {
     for NumberedToken { id, token } in &tokens {
