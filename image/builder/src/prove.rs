@@ -141,8 +141,8 @@ pub fn prove(
         say(report, "prove", format!("building in {}", around.folder.display()));
         builds.push(in_surroundings(checkout, profile, &tools, around, shared.as_ref(), report)?);
     }
-    if builds[0].inputs != builds[1].inputs && thoroughness == Thoroughness::Assemble {
-        bail!("the recipe in {} changed while it was proven; prove again", checkout.image().display());
+    if changed_meanwhile(&surroundings, &builds)? {
+        bail!("{}: files changed while they were proven; prove again", checkout.root().display());
     }
     let files = compare(&builds[0], &builds[1], &tools, &surroundings[0].folder.join("differences"))?;
     let roothash = builds[0].roothash.clone();
@@ -155,6 +155,16 @@ pub fn prove(
         }
     }
     Ok(proof)
+}
+
+/// Somebody edited the checkout: what was built twice was not the same thing. Where programs were compiled twice, the
+/// staged sources say so, elsewhere the hash over all inputs does.
+fn changed_meanwhile(around: &[Surroundings; 2], builds: &[Artifacts]) -> Result<bool> {
+    let [first, second] = around.each_ref().map(|around| around.folder.join("guest/src"));
+    match first.is_dir() && second.is_dir() {
+        true => Ok(crate::hash::tree(&first)? != crate::hash::tree(&second)?),
+        false => Ok(builds[0].inputs != builds[1].inputs),
+    }
 }
 
 fn surroundings(checkout: &Checkout) -> [Surroundings; 2] {
