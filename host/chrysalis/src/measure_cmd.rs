@@ -3,14 +3,12 @@
 use crate::output::{Outcome, facts};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use launcher::foretell;
 use measure::tcg::{Bank, EventLog, LogEvent, describe};
 use measure::{Boot, Inputs, Platform, Prediction, Shape};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// Bytes of a disk's front that hold its partition table.
-const DISK_HEAD: usize = 1024 * 1024;
 
 /// Subcommands of `measure`.
 #[derive(clap::Subcommand)]
@@ -84,7 +82,7 @@ fn predict(args: &Predict, json: bool) -> Result<Outcome> {
     let code = read(&args.firmware)?;
     let vars = read(&args.vars.clone().unwrap_or_else(beside))?;
     let uki = read(&args.uki)?;
-    let disk = args.disk.as_deref().map(read).transpose()?;
+    let disk = args.disk.as_deref().map(foretell::disk_head).transpose()?;
     let inputs = Inputs {
         platform: Platform::Emulated,
         boot: if matches!(args.boot, BootArg::Disk) { Boot::Disk } else { Boot::Direct },
@@ -92,9 +90,9 @@ fn predict(args: &Predict, json: bool) -> Result<Outcome> {
         firmware_code: &code,
         firmware_vars: &vars,
         uki: Some(&uki),
-        disk_head: disk.as_deref().map(|bytes| &bytes[..bytes.len().min(DISK_HEAD)]),
+        disk_head: disk.as_deref(),
     };
-    let prediction = measure::predict(&inputs)?;
+    let prediction = foretell::predict(&inputs)?;
     facts(json, &prediction, || human(&prediction))?;
     Ok(Outcome::Fine)
 }

@@ -24,7 +24,9 @@ pub enum LaunchError {
     #[error(transparent)]
     Measure(#[from] measure::MeasureError),
     /// The prediction has holes, so nothing could be verified against it.
-    #[error("{registers}: can't be foretold for this machine; `chrysalis measure predict` says which event and why")]
+    #[error(
+        "{registers}: can't be foretold for this machine; `chrysalis measure predict` says which event and why"
+    )]
     NotForetold {
         /// Names of the registers.
         registers: String,

@@ -1,12 +1,17 @@
 //! What a machine of given settings will measure, computed before it starts.
 //!
 //! One shape, two readers: the same [`Settings`] make QEMU's arguments and this prediction. It reads the firmware, the
-//! kernel image and the front of the disk, and no log of any boot.
+//! kernel image and the front of the disk, and no log of any boot. The firmware's own part is kept between runs
+//! ([`ProfileCache`]).
+
+mod profile;
+
+pub use profile::ProfileCache;
 
 use crate::error::LaunchError;
 use crate::settings::Settings;
 use evidence::{Reference, Release};
-use measure::{Boot, Inputs, Platform, Prediction, Registers, predict};
+use measure::{Boot, Inputs, MeasureError, Platform, Prediction, Registers};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,8 +55,8 @@ pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<
     let code = read("firmware", &seen(&settings.firmware.code))?;
     let vars = read("variable store", &seen(&settings.firmware.vars))?;
     let uki = read("kernel image", &settings.image.uki)?;
-    let (boot, disk_head) = match (settings.boot, &settings.image.disk) {
-        (Boot::Disk, Some(disk)) => (Boot::Disk, Some(head(disk)?)),
+    let (boot, front) = match (settings.boot, &settings.image.disk) {
+        (Boot::Disk, Some(disk)) => (Boot::Disk, Some(disk_head(disk)?)),
         (boot, _) => (boot, None),
     };
     let shape = settings.shape();
@@ -62,7 +67,7 @@ pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<
         firmware_code: &code,
         firmware_vars: &vars,
         uki: Some(&uki),
-        disk_head: disk_head.as_deref(),
+        disk_head: front.as_deref(),
     };
     let prediction = predict(&inputs)?;
     let registers = prediction.registers().map_err(|open| LaunchError::NotForetold {
@@ -72,13 +77,22 @@ pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<
     Ok(Foretold { prediction, registers, name, took: began.elapsed() })
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, LaunchError> {
-    std::fs::read(path).map_err(LaunchError::file(what, path))
+/// As [`measure::predict`]; remembers the firmware's part in the user's cache.
+pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
+    match ProfileCache::of_user() {
+        Some(cache) => cache.predict(inputs),
+        None => measure::predict(inputs),
+    }
 }
 
-fn head(disk: &Path) -> Result<Vec<u8>, LaunchError> {
+/// The front of a disk, which holds its partition table.
+pub fn disk_head(disk: &Path) -> Result<Vec<u8>, LaunchError> {
     let file = File::open(disk).map_err(LaunchError::file("root disk", disk))?;
     let mut head = Vec::new();
     file.take(DISK_HEAD).read_to_end(&mut head).map_err(LaunchError::file("root disk", disk))?;
     Ok(head)
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, LaunchError> {
+    std::fs::read(path).map_err(LaunchError::file(what, path))
 }

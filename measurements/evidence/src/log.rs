@@ -10,8 +10,8 @@ use crate::td::{TdReport, named};
 use crate::td_checks::brief;
 use crate::verdict::{CheckName, Checks};
 use measure::tcg;
-use measure::{Register, Registers};
 use measure::wire::{EventLog, LogFormat, MAX_EVENT_LOG};
+use measure::{Register, Registers};
 
 const EXPECTED: &str = "a log that replays to the registers of the quote";
 

@@ -1,8 +1,8 @@
 //! Hostile bytes are refused with a reason; nothing panics.
 
 use evidence::{Collateral, Inputs, Policy, PolicyFile, Quote, QuoteError, Reference, verify};
-use proptest::prelude::*;
 use measure::wire::{EventLog, LogFormat, MAX_QUOTE};
+use proptest::prelude::*;
 use simulator::fault::{Case, Fault};
 use std::sync::LazyLock;
 

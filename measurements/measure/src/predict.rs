@@ -104,12 +104,17 @@ pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
     if inputs.platform == Platform::Tdx {
         return predict_tdx(inputs, &TdxOptions::default());
     }
+    Ok(predict_keeping(inputs)?.0)
+}
+
+/// As [`predict`] on the emulated platform; also returns the firmware's part, for a caller that keeps it.
+pub fn predict_keeping(inputs: &Inputs<'_>) -> Result<(Prediction, FirmwareProfile), MeasureError> {
     // Unpacking the firmware takes about as long as hashing a UKI, so both run at once.
     std::thread::scope(|scope| {
         let firmware = scope.spawn(|| FirmwareProfile::of(inputs.firmware_code));
         let rest = emulated::without_firmware(inputs);
         let firmware = firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        emulated::complete(inputs, &firmware, rest?)
+        Ok((emulated::complete(inputs, &firmware, rest?)?, firmware))
     })
 }
 

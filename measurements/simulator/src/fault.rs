@@ -6,8 +6,8 @@ use crate::platform::{Options, Platform, ascii};
 use crate::{Identity, SimulatorError, tpm};
 use evidence::td::attributes;
 use evidence::{CheckName, Collateral, Hex, Reference, Release, TdReport};
-use measure::{Digest384, Registers};
 use measure::wire::{EventLog, Evidence, LogFormat};
+use measure::{Digest384, Registers};
 
 /// Unix seconds at which the cases are appraised.
 pub const AT: u64 = 1_780_000_000;

@@ -1,8 +1,8 @@
 //! The program as it is run: on a host, with a log and PCRs from files.
 
 use evidence::{Collateral, Inputs, PolicyFile, verify};
-use measure::wire::{EventLog, LogFormat};
 use measure::wire::SimulatedPlatform;
+use measure::wire::{EventLog, LogFormat};
 use simulator::tpm;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
