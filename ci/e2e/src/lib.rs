@@ -16,6 +16,7 @@ use protocol::evidence::Evidence;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Boots take half a minute on an idle machine; a busy one gets this long.
@@ -94,6 +95,13 @@ impl Stage {
         let policy = policy.resolve(Some(&read("root.der")?))?;
         Ok(Trust { policy, collateral: Collateral::parse(&read("collateral.json")?)?, reference })
     }
+}
+
+/// Held by each story that boots a machine of its own: one emulates two CPUs, which is all that a small host has.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // A story that failed leaves nothing half done behind this lock.
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts a machine with the tools at hand: stories run inside the tools root.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use builder::artifacts::names;
-use e2e::{DEADLINE, Stage, boot, connect, now, tamper};
+use e2e::{DEADLINE, Stage, alone, boot, connect, now, tamper};
 use evidence::{CheckName, Verdict};
 use launcher::settings::Settings;
 use launcher::{Failure, LaunchError};
@@ -42,6 +42,7 @@ fn failure(settings: &Settings) -> Failure {
 
 #[test]
 fn command_line_tampered_is_refused() {
+    let _alone = alone();
     let stage = Stage::open().unwrap();
     let scratch = stage.scratch("cmdline").unwrap();
     let unchanged = stage.fragment(&scratch).settle().unwrap();
@@ -54,6 +55,7 @@ fn command_line_tampered_is_refused() {
 
 #[test]
 fn uki_section_tampered_is_refused() {
+    let _alone = alone();
     let stage = Stage::open().unwrap();
     let scratch = stage.scratch("section").unwrap();
     let unchanged = stage.fragment(&scratch).settle().unwrap();
@@ -68,6 +70,7 @@ fn uki_section_tampered_is_refused() {
 
 #[test]
 fn one_flipped_bit_in_the_root_stops_the_machine() {
+    let _alone = alone();
     let stage = Stage::open().unwrap();
     let scratch = stage.scratch("root-bit").unwrap();
     let mut settings = stage.fragment(&scratch).settle().unwrap();
@@ -91,6 +94,7 @@ fn find_program(stage: &Stage, disk: &Path) -> Result<u64> {
 
 #[test]
 fn another_model_disk_is_refused() {
+    let _alone = alone();
     let stage = Stage::open().unwrap();
     let scratch = stage.scratch("model-disk").unwrap();
     let mut settings = stage.fragment(&scratch).settle().unwrap();
@@ -106,6 +110,7 @@ fn another_model_disk_is_refused() {
 
 #[test]
 fn a_wrong_model_hash_in_the_configuration_is_refused() {
+    let _alone = alone();
     let stage = Stage::open().unwrap();
     let scratch = stage.scratch("model-hash").unwrap();
     let mut settings = stage.fragment(&scratch).settle().unwrap();

@@ -21,27 +21,9 @@ pub struct Args {
     no_vm: bool,
 }
 
-/// Packages whose tests are compiled together; the engine apart, so that its features stay those of the worker.
-const GROUPS: [&[&str]; 3] = [
-    &["engine"],
-    &[
-        "measure",
-        "evidence",
-        "simulator",
-        "protocol",
-        "attest",
-        "verity",
-        "initrd",
-        "init",
-        "ratls",
-        "worker",
-    ],
-    &["builder", "client", "launcher", "chrysalis"],
-];
-
 /// Runs everything; the error names what failed.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(if args.no_vm { 4 } else { 8 });
+    let mut steps = Steps::new(if args.no_vm { 4 } else { 7 });
     steps.next("House rules");
     tidy::run(root, &tidy::Args { json: false })?;
     steps.done("tidy");
@@ -78,40 +60,30 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         steps.done("ready");
     }
 
-    steps.next("Unit, property and process tests");
-    for group in GROUPS {
-        let packages = group.iter().flat_map(|name| ["--package", name]);
-        cargo_test(&house, &vectors, packages, args, &[])?;
-    }
+    steps.next("Unit, property and process tests, and the VM stories");
     xtask_tests(root, args)?;
+    cargo_test(&house, &vectors, args)?;
     steps.done("passed");
-
     if args.no_vm {
-        eprintln!("\n--no-vm: the VM stories were not run");
-        return Ok(());
+        eprintln!("--no-vm: the VM stories were not run");
     }
-    steps.next("VM stories");
-    // One machine at a time: each emulates two CPUs.
-    cargo_test(&house, &vectors, ["--package", "e2e"], args, &["--test-threads=1"])?;
-    steps.done("passed");
     eprintln!("\nAll passed in {:.0} s.", steps.seconds());
     Ok(())
 }
 
-fn cargo_test<'a>(
-    house: &House,
-    vectors: &Path,
-    packages: impl IntoIterator<Item = &'a str>,
-    args: &Args,
-    harness: &[&str],
-) -> Result<()> {
+/// All packages in one call: cargo then compiles what they share once, with one set of features.
+fn cargo_test(house: &House, vectors: &Path, args: &Args) -> Result<()> {
     let public = house.checkout.root().join("../shared/vectors");
     let binds: &[(&Path, &str)] = if public.is_dir() { &[(&public, "/chrysalis/vectors")] } else { &[] };
     let workshop = house.workshop(binds)?;
     let mut cargo = workshop.cargo();
     cargo.args(["test", "--release", "--locked", "--offline", "--quiet"]);
-    cargo.args(["--manifest-path", "/chrysalis/src/Cargo.toml"]).args(packages);
-    cargo.args(&args.filter).arg("--").args(harness);
+    cargo.args(["--manifest-path", "/chrysalis/src/Cargo.toml"]);
+    cargo.args(["--workspace", "--exclude", "xtask"]);
+    if args.no_vm {
+        cargo.args(["--exclude", "e2e"]);
+    }
+    cargo.args(&args.filter);
     cargo.env("CHRYSALIS_VECTORS", "/chrysalis/vectors");
     cargo.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
     cargo.env("CHRYSALIS_MODELS", house.checkout.cache().join("models"));
