@@ -1,0 +1,86 @@
+//! The numbers of Chrysalis, each beside its peer or limit, measured in one run.
+//!
+//! ```text
+//! sizes.rs ----.
+//! predict.rs --+--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
+//! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
+//! ```
+//! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
+//! covers, is in `docs/reference/bench.md`.
+//!
+//! Deliberately absent: a store of earlier numbers (a time on another machine, or on this one under another load, is no
+//! peer), and timed tests.
+
+mod boot;
+mod machine;
+mod predict;
+mod report;
+mod sizes;
+mod stats;
+
+use anyhow::Result;
+use clap::Parser;
+use e2e::Stage;
+use report::{Limit, Number, Report, Unit};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Seconds that a warm rebuild may take.
+const REBUILD_LIMIT: f64 = 90.0;
+
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    about = "The numbers, each beside its peer or limit; start it with `cargo xtask bench`"
+)]
+struct Args {
+    /// Milliseconds that the warm rebuild took, measured by the caller.
+    #[arg(long)]
+    rebuild_ms: Option<u64>,
+    /// Boots of each of the two guests, alternating.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    boots: u32,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit codes as everywhere: 0 fine, 1 a limit was missed, 2 a number could not be taken.
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let report = match measure(&args) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.json {
+        println!("{:#}", report.to_json());
+    } else {
+        print!("{report}");
+    }
+    let missed = report.missed();
+    for number in &missed {
+        eprintln!("missed: {}", number.verdict());
+    }
+    ExitCode::from(u8::from(!missed.is_empty()))
+}
+
+fn measure(args: &Args) -> Result<Report> {
+    let stage = Stage::open()?;
+    let scratch = stage.scratch("bench")?;
+    let before = machine::load();
+    let mut numbers = sizes::measure(&stage)?;
+    numbers.extend(args.rebuild_ms.map(rebuild));
+    numbers.extend(predict::measure(&stage, &scratch)?);
+    numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
+    Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
+}
+
+fn rebuild(millis: u64) -> Number {
+    let seconds = Duration::from_millis(millis).as_secs_f64();
+    Number::new("warm rebuild", Unit::Seconds, &[seconds]).limit(Limit::AtMost(REBUILD_LIMIT)).covers(
+        "the wire types changed: all guest programs that use them compiled, the debug image assembled",
+    )
+}
