@@ -101,6 +101,8 @@ fn read_pooling(path: &Path, width: usize) -> Result<Pooling, EngineError> {
             other => return Err(config.bad(key, &other.to_string(), "true or false")),
         }
     }
+    // In whatever order the file's reader keeps its keys.
+    modes.sort_unstable();
     match modes.as_slice() {
         ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
         ["cls" | "cls_token"] => Ok(Pooling::Cls),
