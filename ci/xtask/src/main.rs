@@ -7,6 +7,7 @@ mod bench;
 mod host;
 mod reference;
 mod steps;
+mod still;
 mod test;
 mod tidy;
 mod up;

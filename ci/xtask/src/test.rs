@@ -5,7 +5,7 @@
 
 use crate::reference;
 use crate::steps::{House, Steps};
-use crate::tidy;
+use crate::{still, tidy};
 use anyhow::{Context, Result, bail};
 use builder::{Profile, Thoroughness};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Runs everything; the error names what failed.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(if args.no_vm { 4 } else { 7 });
+    let mut steps = Steps::new(if args.no_vm { 4 } else { 8 });
     steps.next("House rules");
     tidy::run(root, &tidy::Args { json: false })?;
     steps.done("tidy");
@@ -39,7 +39,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
     if !args.no_vm {
         steps.next("Image: worker profile, and worker + debug");
-        house.image(Profile::Worker)?;
+        let worker = house.image(Profile::Worker)?;
         house.image(Profile::Debug)?;
         steps.done("two images built");
         steps.next("Proof: two assemblies of the worker image in different surroundings");
@@ -53,6 +53,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
             bail!("two builds differ:\n{proof}");
         }
         steps.done("equal, byte by byte");
+        steps.next("Proof: lines added in host/, ci/ and docs/ move no measurement");
+        still::check(&house, &worker)?;
+        steps.done("every artifact is the same");
         steps.next("Model disk and simulated platforms");
         house.model_disk()?;
         house.simulated_platform("demo")?;
