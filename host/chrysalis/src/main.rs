@@ -3,6 +3,7 @@
 //! Exit codes, the same everywhere: 0 fine, 1 a mismatch or a refusal, 2 bad input or a failure of the machine.
 
 mod ask;
+mod evidence_cmd;
 mod image;
 mod launch;
 mod measure_cmd;
@@ -35,6 +36,9 @@ enum Command {
     /// Foretell measurements, read event logs, compare the two.
     #[command(subcommand)]
     Measure(measure_cmd::Command),
+    /// Appraise recorded evidence at a stated time.
+    #[command(subcommand)]
+    Evidence(evidence_cmd::Command),
     /// Boot an image and report its progress.
     Launch(launch::Args),
     /// Verify a running machine and print the whole verdict.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Image(command) => image::run(command, json),
         Command::Model(command) => model::run(command, json),
         Command::Measure(command) => measure_cmd::run(command, json),
+        Command::Evidence(command) => evidence_cmd::run(command, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Verify(args) => verify::run(args, json),
         Command::Embed(args) => ask::run(args, json),

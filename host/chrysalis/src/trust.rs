@@ -93,7 +93,7 @@ impl Target {
 }
 
 /// Reads a policy and the root that it names; the root's path counts from the policy's folder.
-fn policy(path: &Path) -> Result<evidence::Policy> {
+pub fn policy(path: &Path) -> Result<evidence::Policy> {
     let text = String::from_utf8(read(path)?).with_context(|| format!("{}: not text", path.display()))?;
     let file = PolicyFile::parse(&text).with_context(|| format!("{}", path.display()))?;
     let root = match file.root() {

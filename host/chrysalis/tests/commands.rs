@@ -1,0 +1,100 @@
+//! The command contract that other people's scripts rely on: what goes in, what comes out, which exit code.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn chrysalis(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chrysalis")).args(args).output().expect("chrysalis starts")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
+}
+
+/// Folder with recorded evidence of real machines; `None` (and said so) where there is none.
+fn vectors() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let dir = std::env::var_os("CHRYSALIS_VECTORS").map_or_else(beside, PathBuf::from);
+    let there = dir.join("README.md").is_file();
+    if !there {
+        eprintln!("skipped: no recorded evidence at {}; set CHRYSALIS_VECTORS", dir.display());
+    }
+    there.then_some(dir)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn random_bytes_are_refused_with_exit_code_2_and_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bytes");
+    std::fs::write(&file, [0x5a; 300]).unwrap();
+    let file = text(&file);
+    for args in [
+        vec!["measure", "mrtd", "--firmware", file],
+        vec!["measure", "eventlog", "--file", file],
+        vec!["measure", "predict", "--firmware", file, "--shape", file],
+        vec!["evidence", "verify", "--quote", file, "--collateral", file, "--at", "1"],
+        vec!["evidence", "verify", "--quote", "no-such-file", "--collateral", file, "--at", "1"],
+    ] {
+        let output = chrysalis(&args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.starts_with("error: ") && said.contains(args[3]), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn an_unknown_field_of_a_shape_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shape, firmware) = (dir.path().join("shape.toml"), dir.path().join("firmware"));
+    std::fs::write(&shape, "schema = 1\nvcpus = 2\nmemory_mib = 2048\nspeed = 9\n").unwrap();
+    std::fs::write(&firmware, [0; 64]).unwrap();
+    let output = chrysalis(&["measure", "predict", "--firmware", text(&firmware), "--shape", text(&shape)]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("speed"));
+}
+
+#[test]
+fn a_real_td_is_foretold_from_firmware_shape_and_captured_tables() {
+    let Some(vectors) = vectors() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let shape = dir.path().join("shape.toml");
+    std::fs::write(&shape, "schema = 1\nvcpus = 8\nmemory_mib = 16384\n").unwrap();
+    let firmware = vectors.join("firmware/OVMF_2025.02-3ubuntu2.fd");
+    let acpi = vectors.join("acpi/runtime_capture_8vcpu_16g");
+    let known: Value = serde_json::from_slice(&std::fs::read(acpi.join("expected.json")).unwrap()).unwrap();
+    let alone = json(&chrysalis(&["measure", "mrtd", "--firmware", text(&firmware), "--json"]));
+    assert_eq!(alone["mrtd"], known["mrtd"]);
+    let args = ["measure", "predict", "--firmware", text(&firmware), "--shape", text(&shape)];
+    let found = json(&chrysalis(&[&args[..], &["--acpi", text(&acpi), "--json"]].concat()));
+    assert_eq!((&found["mrtd"], &found["rtmr0"]), (&known["mrtd"], &known["rtmr0"]));
+}
+
+#[test]
+fn real_quotes_get_their_known_verdicts() {
+    let Some(vectors) = vectors() else { return };
+    // Quote, collateral, time, exit code, failing checks.
+    let known: [(&str, &str, &str, i32, &[&str]); 4] = [
+        ("cocoon_v4", "fmspc_90c06f000000_2026-03", "1773790000", 0, &[]),
+        ("near_v4", "near_v4", "1757000000", 0, &[]),
+        ("dcap_qvl_v5_no_tcb_level", "dcap_qvl_v5_no_tcb_level", "1771500000", 1, &["tcb"]),
+        ("cos113_v4", "fmspc_00806f050000_2026-01", "1769509141", 1, &["tcb"]),
+    ];
+    for (quote, collateral, at, code, failing) in known {
+        let quote = vectors.join(format!("quotes/{quote}.bin"));
+        let collateral = vectors.join(format!("collateral/{collateral}.json"));
+        let args = ["evidence", "verify", "--quote", text(&quote), "--collateral", text(&collateral)];
+        let output = chrysalis(&[&args[..], &["--at", at, "--json"]].concat());
+        let verdict = json(&output);
+        let checks = verdict["checks"].as_array().unwrap();
+        let failed = checks.iter().filter(|c| c["status"] == "fail").map(|c| c["name"].as_str().unwrap());
+        assert_eq!(failed.collect::<Vec<_>>(), failing, "{verdict:#}");
+        assert_eq!((output.status.code(), verdict["accepted"].as_bool()), (Some(code), Some(code == 0)));
+        // Nothing is skipped silently: registers were not held against anything here.
+        assert_eq!(verdict["complete"], false);
+    }
+}
