@@ -80,7 +80,7 @@ impl Predict {
             ("--shape", &file),
             ("--uki", &settings.image.uki),
         ];
-        let words = ["--json", "measure", "predict"].map(PathBuf::from).into_iter();
+        let words = ["--json", "measure", "predict", "--platform", "emulated"].map(PathBuf::from).into_iter();
         let arguments = words.chain(options.into_iter().flat_map(|(name, path)| [name.into(), path.clone()]));
         Ok(Predict { program, arguments: arguments.collect(), cache: scratch.join("cache") })
     }
