@@ -60,14 +60,17 @@ fn list(checkout: &Path) -> Result<BTreeSet<PathBuf>, SourceError> {
     }
     let names = output.stdout.split(|b| *b == 0).filter(|name| !name.is_empty());
     let paths = names.map(|name| PathBuf::from(String::from_utf8_lossy(name).into_owned()));
-    Ok(paths.filter(|path| checkout.join(path).is_file()).collect())
+    Ok(paths.filter(|path| checkout.join(path).is_file() || checkout.join(path).is_symlink()).collect())
 }
 
 fn copy_if_changed(from: &Path, to: &Path) -> Result<bool, SourceError> {
+    if from.is_symlink() {
+        return link_if_changed(from, to);
+    }
     let bytes = std::fs::read(from).map_err(|source| io("read", from, source))?;
     let executable = mode(from)? & 0o111 != 0;
     let wanted = if executable { 0o755 } else { 0o644 };
-    if std::fs::read(to).is_ok_and(|old| old == bytes) && mode(to)? & 0o777 == wanted {
+    if !to.is_symlink() && std::fs::read(to).is_ok_and(|old| old == bytes) && mode(to)? & 0o777 == wanted {
         return Ok(false);
     }
     if let Some(parent) = to.parent() {
@@ -78,6 +81,20 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<bool, SourceError> {
     std::fs::write(to, bytes).map_err(|source| io("write", to, source))?;
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(wanted))
         .map_err(|source| io("set the mode of", to, source))?;
+    Ok(true)
+}
+
+/// A symlink stays one: what it points to is content of its own.
+fn link_if_changed(from: &Path, to: &Path) -> Result<bool, SourceError> {
+    let target = std::fs::read_link(from).map_err(|source| io("read the link", from, source))?;
+    if std::fs::read_link(to).is_ok_and(|old| old == target) {
+        return Ok(false);
+    }
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).map_err(|source| io("create", parent, source))?;
+    }
+    let _ = std::fs::remove_file(to);
+    std::os::unix::fs::symlink(&target, to).map_err(|source| io("make the link", to, source))?;
     Ok(true)
 }
 
@@ -148,6 +165,16 @@ mod tests {
         assert_eq!(std::fs::metadata(to.path().join("a/keep")).unwrap().modified().unwrap(), before);
         assert_eq!(std::fs::read(to.path().join("b/change")).unwrap(), b"2");
         assert!(!to.path().join("c").exists());
+    }
+
+    #[test]
+    fn a_symlink_stays_a_symlink() {
+        let from = checkout(&[("a/file", "1")]);
+        std::os::unix::fs::symlink("file", from.path().join("a/link")).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        assert_eq!(stage(from.path(), to.path()).unwrap(), 2);
+        assert_eq!(std::fs::read_link(to.path().join("a/link")).unwrap(), Path::new("file"));
+        assert_eq!(stage(from.path(), to.path()).unwrap(), 0);
     }
 
     #[test]
