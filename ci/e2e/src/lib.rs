@@ -8,7 +8,7 @@ pub mod tamper;
 
 use anyhow::{Context, Result};
 use client::{Client, ClientError, Trust};
-use evidence::{Collateral, PolicyFile, Reference};
+use evidence::{CheckName, Collateral, PolicyFile, Reference, Verdict};
 use launcher::foretell::{Foretold, foretell};
 use launcher::settings::{Fragment, ModelFragment, Settings};
 use launcher::{Guest, LaunchError};
@@ -107,6 +107,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Starts a machine with the tools at hand: stories run inside the tools root.
 pub fn boot(settings: &Settings) -> Result<Guest, LaunchError> {
     launcher::launch(settings, |name| Command::new(name), |event| eprintln!("    {event:?}"))
+}
+
+/// Names of the checks that failed.
+pub fn failed(verdict: &Verdict) -> Vec<CheckName> {
+    verdict.failed().map(|check| check.name).collect()
 }
 
 /// Seconds since 1970.

@@ -2,7 +2,7 @@
 //! here.
 
 use anyhow::{Context, Result, bail};
-use e2e::{DEADLINE, MODEL, Stage, boot, connect, evidence_of, now};
+use e2e::{DEADLINE, MODEL, Stage, boot, connect, evidence_of, failed, now};
 use evidence::{CheckName, Reference, Verdict};
 use launcher::Guest;
 use launcher::foretell::Foretold;
@@ -38,10 +38,6 @@ fn refusal(trust: &client::Trust, at: u64) -> Result<Verdict> {
         Ok(_) => bail!("accepted, expected a refusal"),
         Err(error) => error.verdict().cloned().with_context(|| format!("no verdict: {error}")),
     }
-}
-
-fn failed(verdict: &Verdict) -> Vec<CheckName> {
-    verdict.failed().map(|check| check.name).collect()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use builder::artifacts::names;
-use e2e::{DEADLINE, Stage, alone, boot, connect, now, tamper};
+use e2e::{DEADLINE, Stage, alone, boot, connect, failed, now, tamper};
 use evidence::{CheckName, Verdict};
 use launcher::settings::Settings;
 use launcher::{Failure, LaunchError};
@@ -23,10 +23,6 @@ fn verdict_on(stage: &Stage, settings: &Settings, unchanged: &Settings) -> Resul
     guest.wait_serving(DEADLINE)?;
     let error = connect(&guest.endpoint(), &trust, now()).err().context("accepted, expected a refusal")?;
     error.verdict().cloned().with_context(|| format!("no verdict: {error}"))
-}
-
-fn failed(verdict: &Verdict) -> Vec<CheckName> {
-    verdict.failed().map(|check| check.name).collect()
 }
 
 /// Boots, and returns how the machine failed.
@@ -75,20 +71,19 @@ fn one_flipped_bit_in_the_root_stops_the_machine() {
     let scratch = stage.scratch("root-bit").unwrap();
     let mut settings = stage.fragment(&scratch).settle().unwrap();
     let disk = copy(settings.image.disk.as_deref().unwrap(), &scratch).unwrap();
-    let worker = find_program(&stage, &disk).unwrap();
-    tamper::flip_bit(&disk, worker).unwrap();
+    let offset = super_block(&stage, &disk).unwrap();
+    tamper::flip_bit(&disk, offset).unwrap();
     settings.image.disk = Some(disk);
     let failure = failure(&settings).to_string();
     assert!(failure.contains("verity") || failure.contains("panic"), "{failure}");
 }
 
-/// Offset on the disk of a block inside the root that the boot surely reads: the start of the erofs image's first
-/// program block, found by its ELF header.
-fn find_program(stage: &Stage, disk: &Path) -> Result<u64> {
+/// Offset on the disk of the root's erofs super block, which the boot surely reads.
+fn super_block(stage: &Stage, disk: &Path) -> Result<u64> {
     let root = std::fs::read(stage.image().join(names::ROOT))?;
     let whole = std::fs::read(disk)?;
     let start = whole.chunks(4096).position(|block| block == &root[..4096]).context("no root on the disk")?;
-    // Super block and first inodes: nothing can be mounted without them.
+    // The super block stands 1024 bytes into the file system; nothing can be mounted without it.
     Ok(start as u64 * 4096 + 1024)
 }
 

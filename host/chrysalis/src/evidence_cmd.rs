@@ -1,5 +1,6 @@
 //! `chrysalis evidence`: appraise recorded evidence at a stated time, without a network.
 
+use crate::input::read;
 use crate::output::{Outcome, facts};
 use crate::trust;
 use anyhow::{Context, Result, bail};
@@ -84,8 +85,4 @@ fn report_data(text: &str) -> Result<[u8; 64]> {
         Ok(array) => Ok(array),
         Err(bytes) => bail!("--report-data: expected 64 bytes (128 hex digits), found {}", Vec::len(&bytes)),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -5,6 +5,7 @@
 mod ask;
 mod evidence_cmd;
 mod image;
+mod input;
 mod launch;
 mod measure_cmd;
 mod model;

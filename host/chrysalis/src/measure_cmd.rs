@@ -1,5 +1,6 @@
 //! `chrysalis measure`: foretell measurements, read firmware event logs, compare the two.
 
+use crate::input::read;
 use crate::output::{Outcome, facts};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -231,8 +232,4 @@ fn replay(log: &EventLog<'_>) -> Result<Map<String, Value>> {
         replay.insert(name, Value::String(hex::encode(log.replay(Bank::Sha384, index)?)));
     }
     Ok(replay)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

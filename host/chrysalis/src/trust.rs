@@ -1,5 +1,6 @@
 //! Whom to ask and what to hold it against: either a run folder that `chrysalis launch` wrote, or everything named.
 
+use crate::input::read;
 use anyhow::{Context, Result};
 use client::Trust;
 use evidence::{Collateral, PolicyFile, Reference};
@@ -101,8 +102,4 @@ pub fn policy(path: &Path) -> Result<evidence::Policy> {
         None => None,
     };
     file.resolve(root.as_deref()).with_context(|| format!("{}", path.display()))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
