@@ -3,6 +3,7 @@
 //! Exit codes, the same everywhere: 0 fine, 1 a mismatch or a refusal, 2 bad input or a failure of the machine.
 
 mod ask;
+mod eventlog;
 mod evidence_cmd;
 mod image;
 mod input;
