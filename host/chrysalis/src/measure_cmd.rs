@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use launcher::foretell;
 use measure::acpi::{self, AcpiBlobs};
 use measure::firmware::tdvf::{self, Vmm};
-use measure::{Boot, Inputs, Platform, Prediction, Shape, TdxOptions};
+use measure::{Boot, Inputs, Payload, Platform, Prediction, Shape, TdxOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -132,7 +132,7 @@ fn predict(args: &Predict, json: bool) -> Result<Outcome> {
         shape: &shape,
         firmware_code: &code,
         firmware_vars: &vars,
-        uki: uki.as_deref(),
+        payload: uki.as_deref().map(Payload::Uki),
         disk_head: disk.as_deref(),
     };
     let prediction = match (tdx, &args.acpi) {

@@ -11,7 +11,7 @@ pub use profile::ProfileCache;
 use crate::error::LaunchError;
 use crate::settings::Settings;
 use evidence::{Reference, Release};
-use measure::{Boot, Inputs, MeasureError, Platform, Prediction, Registers};
+use measure::{Boot, Inputs, MeasureError, Payload, Platform, Prediction, Registers};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<
         shape: &shape,
         firmware_code: &code,
         firmware_vars: &vars,
-        uki: Some(&uki),
+        payload: Some(Payload::Uki(&uki)),
         disk_head: front.as_deref(),
     };
     let prediction = predict(&inputs)?;

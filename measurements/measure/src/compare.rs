@@ -216,6 +216,7 @@ mod tests {
             pcr,
             register: pcr_to_register(pcr).unwrap(),
             digests: Ok(Digests::of(bytes)),
+            hashed: crate::Hashed::Unknown,
         };
         let events = vec![
             event(4, Event::CallingBootOption, CALLING),

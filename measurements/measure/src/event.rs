@@ -89,6 +89,8 @@ pub enum Event {
     Acpi(AcpiFile),
     /// The UKI's Authenticode digest (EDK2 `DxeTpm2MeasureBootLib`).
     Uki,
+    /// Authenticode digest of a kernel that the VMM hands over apart from its initrd (same place).
+    DirectKernel,
     /// Order of boot options (EDK2 `Tcg2Dxe`, `MeasureAllBootVariables`).
     BootOrder,
     /// A boot option, in boot order (same place).
@@ -129,7 +131,7 @@ impl Event {
             Event::ConfigurationVolume => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB2,
             Event::Separator => tcg::EV_SEPARATOR,
             Event::Acpi(_) => tcg::EV_PLATFORM_CONFIG_FLAGS,
-            Event::Uki | Event::Kernel => tcg::EV_EFI_BOOT_SERVICES_APPLICATION,
+            Event::Uki | Event::DirectKernel | Event::Kernel => tcg::EV_EFI_BOOT_SERVICES_APPLICATION,
             Event::BootOrder | Event::BootOption { .. } => tcg::EV_EFI_VARIABLE_BOOT,
             Event::CallingBootOption | Event::ExitInvoked | Event::ExitReturned => tcg::EV_EFI_ACTION,
             Event::PartitionTable => tcg::EV_EFI_GPT_EVENT,
@@ -154,6 +156,7 @@ impl fmt::Display for Event {
             Event::Acpi(AcpiFile::TpmLog) => f.write_str("ACPI TPM log area"),
             Event::Acpi(AcpiFile::Tables) => f.write_str("ACPI tables"),
             Event::Uki => f.write_str("UKI"),
+            Event::DirectKernel => f.write_str("kernel"),
             Event::BootOrder => f.write_str("variable BootOrder"),
             Event::BootOption { number, description } => {
                 write!(f, "variable Boot{number:04X} ({description})")
@@ -189,6 +192,42 @@ pub struct PredictedEvent {
     pub register: Register,
     /// The digests, or why they aren't known.
     pub digests: Result<Digests, Unpredicted>,
+    /// What was hashed, where it is short enough to be kept.
+    pub hashed: Hashed,
+}
+
+/// The message behind a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Hashed {
+    /// The whole message, at most [`Hashed::MAX_KEPT`] bytes.
+    Kept(Vec<u8>),
+    /// A longer message: how many bytes it has.
+    Length(usize),
+    /// Unknown: not foretold, or only the digests are at hand.
+    #[default]
+    Unknown,
+}
+
+impl Hashed {
+    /// Messages up to this size are kept: command lines, variables, partition tables, memory lists.
+    pub const MAX_KEPT: usize = 16 * 1024;
+
+    /// The message, if it was kept.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Hashed::Kept(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the message, if that is known.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Hashed::Kept(bytes) => Some(bytes.len()),
+            Hashed::Length(length) => Some(*length),
+            Hashed::Unknown => None,
+        }
+    }
 }
 
 impl Serialize for PredictedEvent {
@@ -284,7 +323,7 @@ mod tests {
     use super::*;
 
     fn event(register: Register, digests: Result<Digests, Unpredicted>) -> PredictedEvent {
-        PredictedEvent { event: Event::Separator, pcr: 1, register, digests }
+        PredictedEvent { event: Event::Separator, pcr: 1, register, digests, hashed: Hashed::Unknown }
     }
 
     #[test]

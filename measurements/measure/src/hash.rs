@@ -48,6 +48,11 @@ impl<'a> Ranges<'a> {
         self.len() == 0
     }
 
+    /// The message in one piece.
+    pub fn concat(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
+
     /// SHA-384 of the message.
     pub fn sha384(&self) -> Digest384 {
         let mut hash = Sha384::new();

@@ -10,6 +10,7 @@
 
 mod boot_options;
 mod emulated;
+mod payload;
 mod plan;
 mod tdx;
 
@@ -23,12 +24,42 @@ use crate::shape::{Boot, Platform, Shape};
 use plan::Planned;
 use serde::{Deserialize, Serialize};
 
+/// What the firmware starts.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// A UKI: what `-kernel` gets, or what lies in the ESP as `EFI/BOOT/BOOTX64.EFI`.
+    Uki(&'a [u8]),
+    /// A Linux kernel with its initrd and command line apart (`-kernel`, `-initrd`, `-append`).
+    Linux(Linux<'a>),
+}
+
+impl Payload<'_> {
+    /// In a word, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Payload::Uki(_) => "UKI",
+            Payload::Linux(_) => "kernel",
+        }
+    }
+}
+
+/// The three parts of a classic direct boot.
+#[derive(Debug, Clone, Copy)]
+pub struct Linux<'a> {
+    /// The kernel as a file (a bzImage with an EFI stub).
+    pub kernel: &'a [u8],
+    /// The initrd as a file.
+    pub initrd: Option<&'a [u8]>,
+    /// The command line, as `-append` gets it.
+    pub cmdline: &'a str,
+}
+
 /// Everything that a prediction is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     /// Where the measurements are rooted.
     pub platform: Platform,
-    /// How the UKI is booted.
+    /// How the payload is booted.
     pub boot: Boot,
     /// Size of the machine.
     pub shape: &'a Shape,
@@ -36,8 +67,8 @@ pub struct Inputs<'a> {
     pub firmware_code: &'a [u8],
     /// Pristine variable store (`OVMF_VARS_4M.fd`); not read on TDX.
     pub firmware_vars: &'a [u8],
-    /// The UKI: what `-kernel` gets, or what lies in the ESP as `EFI/BOOT/BOOTX64.EFI`.
-    pub uki: Option<&'a [u8]>,
+    /// What the firmware starts; on TDX, without it only MRTD and RTMR0 are foretold.
+    pub payload: Option<Payload<'a>>,
     /// First sectors of the root disk, needed for disk boot only.
     pub disk_head: Option<&'a [u8]>,
 }

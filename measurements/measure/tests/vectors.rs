@@ -79,7 +79,7 @@ fn rtmr0_of_a_real_td_comes_out_of_firmware_shape_and_captured_tables() {
         shape: &shape,
         firmware_code: &firmware,
         firmware_vars: &[],
-        uki: None,
+        payload: None,
         disk_head: None,
     };
     let blobs = measure::acpi::derive(&tables).unwrap();

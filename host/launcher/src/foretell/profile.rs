@@ -226,7 +226,7 @@ mod tests {
             shape: &shape,
             firmware_code: b"firmware",
             firmware_vars: b"",
-            uki: None,
+            payload: None,
             disk_head: None,
         };
         assert!(cache.predict(&inputs).is_err());

@@ -4,6 +4,7 @@
 //! are measured, from disk it is loaded after the separators, preceded by the partition table.
 
 use super::boot_options::{BootOption, boot_order};
+use super::payload::Parsed;
 use super::plan::{self, Planned};
 use super::{BootManager, FirmwareProfile, Inputs};
 use crate::acpi::{self, AcpiBlobs};
@@ -12,9 +13,7 @@ use crate::event::{AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, 
 use crate::firmware::Guid;
 use crate::firmware::variables::{self, Variable};
 use crate::gpt;
-use crate::hash::Ranges;
 use crate::shape::{Boot, Platform, slot};
-use crate::uki::Uki;
 
 pub(super) const SEPARATOR: [u8; 4] = [0; 4];
 /// What the firmware says before it starts a boot option.
@@ -28,8 +27,8 @@ const DATABASE: Guid = *b"\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x
 
 /// The events that don't need the firmware, hashed, cut where the firmware's come in between.
 pub(super) struct WithoutFirmware {
-    before_uki: Vec<PredictedEvent>,
-    uki: PredictedEvent,
+    before_image: Vec<PredictedEvent>,
+    image: PredictedEvent,
     after_options: Vec<PredictedEvent>,
     stale_boot_variables: bool,
 }
@@ -39,32 +38,29 @@ pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, M
     inputs.shape.check(Platform::Emulated)?;
     let variables = variables::parse(inputs.firmware_vars)?;
     let is_boot = |name: &str| name.starts_with("Boot");
-    let uki = inputs.uki.ok_or(MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" })?;
-    let uki = Uki::parse(uki)?;
+    let missing = MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" };
+    let payload = Parsed::of(inputs.payload.ok_or(missing)?)?;
     let blobs = acpi::generate(&acpi::Config::emulated(inputs.shape));
     let mut planned = secure_boot(has_secure_boot_keys(&variables));
     planned.extend(acpi_events(blobs));
-    let before_uki = planned.len();
-    planned.push(Planned::parts(4, Event::Uki, uki.image.authenticode_ranges()?));
+    let before = planned.len();
+    planned.push(payload.image()?);
     planned.push(Planned::owned(4, Event::CallingBootOption, *CALLING));
     planned.extend((0..=LAST_SEPARATOR).map(|pcr| Planned::owned(pcr, Event::Separator, SEPARATOR)));
     if inputs.boot == Boot::Disk {
-        let disk = inputs.disk_head;
-        let disk =
-            disk.ok_or(MeasureError::Missing { input: Input::Disk, needed_for: "booting from disk" })?;
-        planned.push(Planned::owned(5, Event::PartitionTable, gpt::gpt_event(disk)?.bytes));
+        planned.push(partition_table(inputs)?);
     }
-    let uki_from_disk = planned.len() - before_uki - 1;
-    planned.extend(uki_events(&uki)?);
-    let mut before_uki_events = plan::hash(&planned);
-    let mut rest = before_uki_events.split_off(before_uki);
-    let uki = rest.remove(0);
+    let image_from_disk = planned.len() - before - 1;
+    planned.extend(payload.started()?);
+    let mut before_image = plan::hash(&planned);
+    let mut rest = before_image.split_off(before);
+    let image = rest.remove(0);
     if inputs.boot == Boot::Disk {
-        rest.insert(uki_from_disk, uki.clone());
+        rest.insert(image_from_disk, image.clone());
     }
     Ok(WithoutFirmware {
-        before_uki: before_uki_events,
-        uki,
+        before_image,
+        image,
         after_options: rest,
         stale_boot_variables: variables.iter().any(|v| is_boot(&v.name)),
     })
@@ -93,9 +89,9 @@ pub(super) fn complete(
         Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei.clone()),
         Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Dxe), firmware.dxe.clone()),
     ]);
-    events.extend(rest.before_uki);
+    events.extend(rest.before_image);
     if inputs.boot == Boot::Direct {
-        events.push(rest.uki);
+        events.push(rest.image);
     }
     events.extend(plan::hash(&boot_variables(
         inputs.boot,
@@ -171,22 +167,6 @@ pub(super) fn boot_variables(boot: Boot, manager: &BootManager, stale: bool) -> 
     planned
 }
 
-/// From the stub on: sections, kernel, command line, initrd, end of boot services.
-pub(super) fn uki_events<'a>(uki: &'a Uki<'a>) -> Result<Vec<Planned<'a>>, MeasureError> {
-    let mut planned = Vec::new();
-    for measured in &uki.sections {
-        let name = [measured.section.name().as_bytes(), &[0]].concat();
-        planned.push(Planned::owned(11, Event::SectionName(measured.section), name));
-        planned.push(Planned::parts(11, Event::SectionData(measured.section), Ranges::from(measured.bytes)));
-    }
-    planned.push(Planned::parts(4, Event::Kernel, uki.kernel.authenticode_ranges()?));
-    planned.extend(uki.load_options().map(|o| Planned::owned(9, Event::LoadOptions, o)));
-    planned.extend(uki.initrd().map(|initrd| Planned::parts(9, Event::Initrd, initrd)));
-    planned.push(Planned::owned(5, Event::ExitInvoked, *b"Exit Boot Services Invocation"));
-    planned.push(Planned::owned(5, Event::ExitReturned, *b"Exit Boot Services Returned with Success"));
-    Ok(planned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +174,7 @@ mod tests {
     use crate::firmware::variables::tests::sample_store;
     use crate::gpt::tests::sample_disk;
     use crate::predict::boot_options::{SHELL, UI_APP};
-    use crate::predict::{predict, predict_with};
+    use crate::predict::{Payload, predict, predict_with};
     use crate::register::Register;
     use crate::shape::Shape;
     use crate::uki::tests::sample_uki;
@@ -225,7 +205,7 @@ mod tests {
                 shape: &self.shape,
                 firmware_code: &self.code,
                 firmware_vars: &self.vars,
-                uki: Some(&self.uki),
+                payload: Some(Payload::Uki(&self.uki)),
                 disk_head: Some(&self.disk),
             }
         }

@@ -1,6 +1,6 @@
 //! A list of events with the messages that will be hashed, and the hashing of all of them on several cores.
 
-use crate::event::{Event, PredictedEvent, Unpredicted};
+use crate::event::{Event, Hashed, PredictedEvent, Unpredicted};
 use crate::hash::{Digests, Ranges};
 use crate::register::{Digest256, Digest384, Register, pcr_to_register};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +27,15 @@ impl Message<'_> {
             Message::Owned(bytes) => bytes.len(),
             Message::Parts(ranges) => ranges.len(),
             Message::Known(_) => 0,
+        }
+    }
+
+    fn hashed(&self) -> Hashed {
+        match self {
+            Message::Owned(bytes) if bytes.len() <= Hashed::MAX_KEPT => Hashed::Kept(bytes.clone()),
+            Message::Parts(ranges) if ranges.len() <= Hashed::MAX_KEPT => Hashed::Kept(ranges.concat()),
+            Message::Owned(_) | Message::Parts(_) => Hashed::Length(self.len()),
+            Message::Known(_) => Hashed::Unknown,
         }
     }
 
@@ -106,6 +115,7 @@ pub(super) fn hash(planned: &[Planned<'_>]) -> Vec<PredictedEvent> {
             Ok(_) => Ok(Digests { sha384: sha384[i], sha256: sha256[i] }),
             Err(unpredicted) => Err(unpredicted.clone()),
         },
+        hashed: p.message.as_ref().map(Message::hashed).unwrap_or_default(),
     };
     planned.iter().enumerate().map(event).collect()
 }

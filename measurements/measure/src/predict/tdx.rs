@@ -8,6 +8,7 @@
 //! Sources: EDK2 `OvmfPkg/IntelTdx/TdTcg2Dxe`, `SecTdxHelper`; checked against logs of TDs booted by QEMU. There is one
 //! separator behind "calling"; older firmware extends it into RTMR0, newer into RTMR1.
 
+use super::payload::Parsed;
 use super::plan::{self, Planned};
 use super::{BootManager, Inputs, emulated};
 use crate::acpi::{self, AcpiBlobs};
@@ -18,7 +19,6 @@ use crate::firmware::{Firmware, td_hob, variables};
 use crate::hash::Ranges;
 use crate::register::Register;
 use crate::shape::{Boot, Platform};
-use crate::uki::Uki;
 
 /// Section type of the configuration firmware volume (variable store).
 const KIND_CFV: u32 = 1;
@@ -41,14 +41,13 @@ impl Default for TdxOptions<'_> {
 }
 
 /// Foretells a TD's registers. `inputs.firmware_code` is the whole TDVF image; `firmware_vars` isn't read, because the
-/// image carries its own. Without `uki`, only MRTD and RTMR0 are foretold.
+/// image carries its own. Without a payload, only MRTD and RTMR0 are foretold.
 pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Prediction, MeasureError> {
     inputs.shape.check(Platform::Tdx)?;
     let sections = tdvf::metadata(inputs.firmware_code)?;
-    let uki = inputs.uki.map(Uki::parse).transpose()?;
+    let payload = inputs.payload.map(Parsed::of).transpose()?;
     let boot_manager = BootManager::of(&Firmware::parse(inputs.firmware_code, acpi::PM_TIMER_PORT)?);
-    let image = || uki.as_ref().map(|uki| uki.image.authenticode_ranges()).transpose();
-    let image = image()?.map(|ranges| Planned::parts(4, Event::Uki, ranges));
+    let image = payload.as_ref().map(Parsed::image).transpose()?;
     let (before, after) = if inputs.boot == Boot::Direct { (image, None) } else { (None, image) };
     let mut planned = configuration(inputs, &sections)?;
     planned.extend(acpi_events(options.acpi));
@@ -61,11 +60,10 @@ pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Pred
         planned.push(emulated::partition_table(inputs)?);
     }
     planned.extend(after);
-    match &uki {
-        Some(uki) => planned.extend(emulated::uki_events(uki)?),
-        None => planned.extend([Event::Kernel, Event::Initrd].map(|event| {
-            let pcr = if event == Event::Kernel { 4 } else { 9 };
-            Planned::unpredicted(pcr, event, "no UKI was given")
+    match &payload {
+        Some(payload) => planned.extend(payload.started()?),
+        None => planned.extend([(4, Event::DirectKernel), (9, Event::Initrd)].map(|(pcr, event)| {
+            Planned::unpredicted(pcr, event, "no UKI or kernel was given")
         })),
     }
     let mrtd = tdvf::mrtd(inputs.firmware_code, options.vmm)?;
@@ -125,7 +123,7 @@ mod tests {
             shape: &shape,
             firmware_code: &[0; 8192],
             firmware_vars: &[],
-            uki: None,
+            payload: None,
             disk_head: None,
         };
         let error = predict_tdx(&inputs, &TdxOptions::default()).unwrap_err().to_string();
