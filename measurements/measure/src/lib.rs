@@ -18,6 +18,7 @@ mod hash;
 pub mod pe;
 mod predict;
 mod register;
+pub mod runtime;
 pub mod shape;
 pub mod tcg;
 pub mod uki;
