@@ -204,7 +204,7 @@ fn unexpected(position: usize, event: &LogEvent<'_>) -> Difference {
 mod tests {
     use super::*;
     use crate::shape::{Boot, Platform};
-    use crate::tcg::tests::sample_log;
+    use crate::tcg::samples::log as sample_log;
     use crate::tcg::{EV_EFI_ACTION, EV_NO_ACTION, EV_SEPARATOR};
 
     const CALLING: &[u8] = b"Calling EFI Application from Boot Option";

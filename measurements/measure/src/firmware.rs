@@ -138,47 +138,14 @@ fn decompress(packed: &View<'_>) -> Result<Vec<u8>, MeasureError> {
     Ok(out)
 }
 
+#[cfg(any(test, feature = "samples"))]
+pub(crate) mod samples;
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::samples::{DXE_NAME, firmware as sample_firmware};
     use super::*;
     use proptest::prelude::*;
-    use volume::tests::{file, section, volume_of};
-
-    pub(crate) const DXE_NAME: Guid = [0xdd; 16];
-
-    /// A firmware with a PEI core that keeps the timer's port, Tcg2Pei with a version, and these DXE files.
-    pub(crate) fn sample_firmware(dxe_files: &[Guid]) -> Vec<u8> {
-        let mut core = vec![0x90; 64];
-        // add ebx, 8; mov [rip + 20], ebx
-        core.extend([0x83, 0xc3, 0x08, 0x89, 0x1d, 20, 0, 0, 0]);
-        core.extend([0x90; 20]);
-        core.extend([0; 4]);
-        let version: Vec<u8> = "1.2-3".encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-        let pei = volume_of(
-            &[0; 16],
-            &[
-                file(&[1; 16], volume::FILE_PEI_CORE, &section(volume::SECTION_PE32, &core)),
-                file(&TCG2_PEI, 6, &section(volume::SECTION_PE32, &[&[0x0f, 1][..], &version].concat())),
-            ],
-        );
-        let dxe: Vec<_> = dxe_files.iter().map(|g| file(g, 9, &section(0x19, b"x"))).collect();
-        let dxe = volume_of(&DXE_NAME, &dxe);
-        let unpacked = [section(volume::SECTION_VOLUME, &pei), section(volume::SECTION_VOLUME, &dxe)]
-            .map(volume::tests::aligned)
-            .concat();
-        let mut packed = Vec::new();
-        let options = lzma_rust2::LzmaOptions::with_preset(1);
-        let mut writer =
-            lzma_rust2::LzmaWriter::new_use_header(&mut packed, &options, Some(unpacked.len() as u64))
-                .unwrap();
-        std::io::Write::write_all(&mut writer, &unpacked).unwrap();
-        writer.finish().unwrap();
-        let guided = [&LZMA_SECTION[..], &24u16.to_le_bytes(), &1u16.to_le_bytes(), &packed].concat();
-        volume_of(
-            &[0; 16],
-            &[file(&[2; 16], volume::FILE_VOLUME_IMAGE, &section(volume::SECTION_GUIDED, &guided))],
-        )
-    }
 
     #[test]
     fn the_pei_volume_is_measured_with_the_timers_port_in_it() {

@@ -76,26 +76,14 @@ pub fn gpt_event(disk: &[u8]) -> Result<GptEvent, MeasureError> {
     Ok(GptEvent { bytes, partitions })
 }
 
+#[cfg(any(test, feature = "samples"))]
+pub(crate) mod samples;
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::samples::disk as sample_disk;
     use super::*;
     use proptest::prelude::*;
-
-    /// The front of a disk with two partitions, in entries 0 and 2.
-    pub(crate) fn sample_disk() -> Vec<u8> {
-        let mut disk = vec![0; 34 * SECTOR];
-        disk[SECTOR..SECTOR + 8].copy_from_slice(b"EFI PART");
-        disk[SECTOR + 72] = 2;
-        disk[SECTOR + 80] = 128;
-        disk[SECTOR + 84] = 128;
-        for (entry, fill) in [(0, 0xaa), (2, 0xbb)] {
-            let at = 2 * SECTOR + 128 * entry;
-            disk[at..at + 32].fill(fill);
-            disk[at + 32..at + 40].copy_from_slice(&2048u64.to_le_bytes());
-            disk[at + 40..at + 48].copy_from_slice(&4095u64.to_le_bytes());
-        }
-        disk
-    }
 
     #[test]
     fn the_event_is_header_count_and_used_entries() {

@@ -19,6 +19,8 @@ pub mod pe;
 mod predict;
 mod register;
 pub mod runtime;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 pub mod shape;
 pub mod tcg;
 pub mod uki;

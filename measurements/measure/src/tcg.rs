@@ -269,38 +269,14 @@ fn parse_event<'a>(
     Ok((LogEvent { offset, index, event_type, digests, data }, cursor + 4 + size))
 }
 
+#[cfg(any(test, feature = "samples"))]
+pub(crate) mod samples;
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::samples::log as sample_log;
     use super::*;
     use proptest::prelude::*;
-
-    /// Builds a log with SHA-256 and SHA-384 digests of each event's data.
-    pub(crate) fn sample_log(events: &[(u32, u32, &[u8])]) -> Vec<u8> {
-        let mut header = SPEC_ID.to_vec();
-        header.extend([0; 8]);
-        header.extend(2u32.to_le_bytes());
-        for (id, size) in [(0x0bu16, 32u16), (0x0c, 48)] {
-            header.extend(id.to_le_bytes());
-            header.extend(size.to_le_bytes());
-        }
-        header.push(0);
-        let mut log = [0u32.to_le_bytes(), EV_NO_ACTION.to_le_bytes()].concat();
-        log.extend([0; 20]);
-        log.extend((header.len() as u32).to_le_bytes());
-        log.extend(header);
-        for (pcr, event_type, data) in events {
-            for word in [*pcr, *event_type, 2] {
-                log.extend(word.to_le_bytes());
-            }
-            log.extend(0x0bu16.to_le_bytes());
-            log.extend(Sha256::digest(data));
-            log.extend(0x0cu16.to_le_bytes());
-            log.extend(Sha384::digest(data));
-            log.extend((data.len() as u32).to_le_bytes());
-            log.extend(*data);
-        }
-        log
-    }
 
     fn sample() -> Vec<u8> {
         sample_log(&[

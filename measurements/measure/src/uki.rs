@@ -232,28 +232,15 @@ fn record(out: &mut Vec<u8>, inode: u32, mode: u32, path: &str, content: &[u8]) 
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::pe::tests::sample_pe;
-    use proptest::prelude::*;
+#[cfg(any(test, feature = "samples"))]
+pub(crate) mod samples;
 
-    /// A UKI whose kernel is a small PE image.
-    pub(crate) fn sample_uki(cmdline: &[u8]) -> Vec<u8> {
-        let kernel = sample_pe(&[(".text", b"kernel")], b"", b"");
-        sample_pe(
-            &[
-                (".text", b"stub"),
-                (".sbat", b"sbat,1"),
-                (".osrel", b"ID=x\n"),
-                (".cmdline", cmdline),
-                (".initrd", b"initrd"),
-                (".linux", &kernel),
-            ],
-            b"",
-            b"",
-        )
-    }
+#[cfg(test)]
+mod tests {
+    use super::samples::uki as sample_uki;
+    use super::*;
+    use crate::pe::samples::pe as sample_pe;
+    use proptest::prelude::*;
 
     fn utf16(text: &str) -> Vec<u8> {
         text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()

@@ -173,30 +173,14 @@ fn block(name: &[u8], address: u64) -> [u8; 128] {
     out
 }
 
+#[cfg(any(test, feature = "samples"))]
+pub(crate) mod samples;
+
 #[cfg(test)]
 mod tests {
+    use super::samples::tdvf as sample;
     use super::*;
     use proptest::prelude::*;
-
-    /// A firmware whose first page is extended and whose second memory page is only added.
-    fn sample() -> Vec<u8> {
-        let mut fw: Vec<u8> = (0..PAGE).map(|i| i as u8).collect();
-        let descriptor = fw.len();
-        fw.extend(b"TDVF");
-        for word in
-            [16 + 64u32, 1, 2, 0, 4096, 0xff00_0000, 0, 4096, 0, 0, 1, 0, 0, 0x80_0000, 0, 4096, 0, 3, 0]
-        {
-            fw.extend(word.to_le_bytes());
-        }
-        let tail = fw.len() + 4 + ENTRY + ENTRY + 32 - descriptor;
-        fw.extend((tail as u32).to_le_bytes());
-        fw.extend(22u16.to_le_bytes());
-        fw.extend(METADATA);
-        fw.extend(40u16.to_le_bytes());
-        fw.extend(FOOTER);
-        fw.extend([0; 32]);
-        fw
-    }
 
     #[test]
     fn metadata_is_found_from_the_end_of_the_file() {

@@ -170,14 +170,14 @@ pub(super) fn boot_variables(boot: Boot, manager: &BootManager, stale: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firmware::tests::sample_firmware;
-    use crate::firmware::variables::tests::sample_store;
-    use crate::gpt::tests::sample_disk;
+    use crate::firmware::samples::firmware as sample_firmware;
+    use crate::firmware::variables::samples::store as sample_store;
+    use crate::gpt::samples::disk as sample_disk;
     use crate::predict::boot_options::{SHELL, UI_APP};
     use crate::predict::{Payload, predict, predict_with};
     use crate::register::Register;
     use crate::shape::Shape;
-    use crate::uki::tests::sample_uki;
+    use crate::uki::samples::uki as sample_uki;
 
     struct Sample {
         shape: Shape,
