@@ -9,6 +9,26 @@ use measure::Registers;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 
+/// A closed list of checks: those of a quote ([`CheckName`]), or those of a GPU.
+pub trait Name: Copy + Ord + 'static {
+    /// All of them, in the order of the table.
+    const LIST: &'static [Self];
+    /// As it stands in the JSON.
+    fn text(self) -> &'static str;
+    /// What to do when it fails.
+    fn next(self) -> &'static str;
+}
+
+impl Name for CheckName {
+    const LIST: &'static [Self] = &CheckName::ALL;
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+    fn next(self) -> &'static str {
+        self.next_step()
+    }
+}
+
 /// Every check there is, in the order of the table. A verdict has each of them exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,13 +75,15 @@ pub enum CheckName {
     Registers,
     /// The event log explains the registers.
     EventLog,
+    /// The guest's own events are those that RTMR3 holds, or were not extended where the release says so.
+    RuntimeEvents,
     /// The quote was made for this purpose, now.
     ReportData,
 }
 
 impl CheckName {
     /// All of them, in order.
-    pub const ALL: [CheckName; 22] = {
+    pub const ALL: [CheckName; 23] = {
         use CheckName::*;
         [
             QuoteFormat,
@@ -85,6 +107,7 @@ impl CheckName {
             Mrconfigid,
             Registers,
             EventLog,
+            RuntimeEvents,
             ReportData,
         ]
     };
@@ -113,6 +136,7 @@ impl CheckName {
             CheckName::Mrconfigid => "mrconfigid",
             CheckName::Registers => "registers",
             CheckName::EventLog => "event_log",
+            CheckName::RuntimeEvents => "runtime_events",
             CheckName::ReportData => "report_data",
         }
     }
@@ -158,6 +182,9 @@ impl CheckName {
             CheckName::EventLog => {
                 "fetch quote and log of the same boot; if they still differ, do not use the guest"
             }
+            CheckName::RuntimeEvents => {
+                "fetch quote and runtime log of the same boot; if they still differ, do not use the guest"
+            }
             CheckName::ReportData => "ask again on a fresh connection: this quote was made for another one",
         }
     }
@@ -177,9 +204,9 @@ pub enum Status {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
+pub struct Check<N = CheckName> {
     /// Which.
-    pub name: CheckName,
+    pub name: N,
     /// How it went.
     pub status: Status,
     /// What was expected.
@@ -262,21 +289,34 @@ impl Verdict {
         let until = self.expires().map_or_else(|| "unknown".into(), time::show);
         writeln!(out, "TCB {tcb}; release {release}; holds until {until}")?;
         for check in &self.checks {
-            let (mark, on) = match check.status {
-                Status::Pass => ("pass", ""),
-                Status::Fail => ("FAIL", "\x1b[31m"),
-                Status::Skipped => ("skip", "\x1b[33m"),
-            };
-            let (on, off) = if colour && !on.is_empty() { (on, "\x1b[0m") } else { ("", "") };
-            writeln!(out, "{on}{mark}  {:<17} {}{off}", check.name.as_str(), short(&check.actual, 84))?;
-            if check.status == Status::Fail {
-                writeln!(out, "{on}      expected          {}{off}", short(&check.expected, 84))?;
-                writeln!(out, "{on}      from              {}{off}", short(&check.source, 84))?;
-                writeln!(out, "{on}      next              {}{off}", check.name.next_step())?;
-            }
+            write_check(out, check, "", 17, colour)?;
         }
         Ok(())
     }
+}
+
+/// One line of the table, and three more for a failure; `label` stands before the name, which is `width` wide.
+pub(crate) fn write_check<N: Name>(
+    out: &mut impl Write,
+    check: &Check<N>,
+    label: &str,
+    width: usize,
+    colour: bool,
+) -> fmt::Result {
+    let (mark, on) = match check.status {
+        Status::Pass => ("pass", ""),
+        Status::Fail => ("FAIL", "\x1b[31m"),
+        Status::Skipped => ("skip", "\x1b[33m"),
+    };
+    let (on, off) = if colour && !on.is_empty() { (on, "\x1b[0m") } else { ("", "") };
+    writeln!(out, "{on}{mark}  {label}{:<width$} {}{off}", check.name.text(), short(&check.actual, 84))?;
+    if check.status == Status::Fail {
+        let width = label.len() + width;
+        writeln!(out, "{on}      {:<width$} {}{off}", "expected", short(&check.expected, 84))?;
+        writeln!(out, "{on}      {:<width$} {}{off}", "from", short(&check.source, 84))?;
+        writeln!(out, "{on}      {:<width$} {}{off}", "next", check.name.next())?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Verdict {
@@ -296,34 +336,27 @@ fn short(text: &str, max: usize) -> String {
 }
 
 /// Collects checks, and in the end accounts for every one that was not run.
-pub(crate) struct Checks {
-    checks: Vec<Check>,
+pub(crate) struct Checks<N = CheckName> {
+    checks: Vec<Check<N>>,
 }
 
-impl Checks {
+impl<N: Name> Checks<N> {
     pub(crate) fn new() -> Self {
-        Checks { checks: Vec::with_capacity(CheckName::ALL.len()) }
+        Checks { checks: Vec::with_capacity(N::LIST.len()) }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        name: CheckName,
-        status: Status,
-        expected: &str,
-        actual: &str,
-        source: &str,
-    ) {
+    pub(crate) fn add(&mut self, name: N, status: Status, expected: &str, actual: &str, source: &str) {
         let text = str::to_owned;
         let (expected, actual, source) = (text(expected), text(actual), text(source));
         self.checks.push(Check { name, status, expected, actual, source, expires: None });
     }
 
     /// Passes if `good`, else fails.
-    pub(crate) fn judge(&mut self, name: CheckName, good: bool, expected: &str, actual: &str, source: &str) {
+    pub(crate) fn judge(&mut self, name: N, good: bool, expected: &str, actual: &str, source: &str) {
         self.add(name, if good { Status::Pass } else { Status::Fail }, expected, actual, source);
     }
 
-    pub(crate) fn skip(&mut self, name: CheckName, expected: &str, why: &str) {
+    pub(crate) fn skip(&mut self, name: N, expected: &str, why: &str) {
         self.add(name, Status::Skipped, expected, why, "");
     }
 
@@ -334,7 +367,7 @@ impl Checks {
         }
     }
 
-    pub(crate) fn has(&self, name: CheckName) -> bool {
+    pub(crate) fn has(&self, name: N) -> bool {
         self.checks.iter().any(|check| check.name == name)
     }
 
@@ -343,10 +376,15 @@ impl Checks {
     }
 
     /// In order, with a line for each check that was not reached.
-    pub(crate) fn finish(mut self) -> Vec<Check> {
-        let first = self.checks.iter().find(|c| c.status == Status::Fail).map(|c| c.name.as_str());
+    pub(crate) fn finish(self) -> Vec<Check<N>> {
+        self.finish_of(N::LIST)
+    }
+
+    /// The same, where not all that there are belong to what was checked.
+    pub(crate) fn finish_of(mut self, list: &[N]) -> Vec<Check<N>> {
+        let first = self.checks.iter().find(|c| c.status == Status::Fail).map(|c| c.name.text());
         let why = format!("not reached, since {} failed", first.unwrap_or("an earlier check"));
-        for name in CheckName::ALL {
+        for &name in list {
             if !self.has(name) {
                 self.skip(name, "", &why);
             }
