@@ -5,7 +5,7 @@
 //! collateral -> chain, signatures  (signatures by dcap-qvl, from the policy's root down)
 //!               tcb                (levels, and how far behind)
 //! policy -----> td_checks
-//! reference --> bound, log, runtime (configuration, registers, event log, the guest's own events, report data)
+//! reference --> bound, log         (configuration, registers, event log, report data)
 //!                        \--> verdict --> Appraised, or Refused
 //! ```
 //! Pure: no I/O, no clock; time and collateral are passed in. Hostile bytes are bounded before they are parsed.
@@ -22,7 +22,6 @@ mod log;
 mod policy;
 mod quote;
 mod reference;
-mod runtime;
 mod signatures;
 mod tcb;
 pub mod td;
@@ -35,7 +34,7 @@ pub use bytes::Hex;
 pub use collateral::{Collateral, CollateralError, MAX_COLLATERAL};
 pub use policy::{INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
 pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
-pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release, Rtmr3};
+pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release};
 pub use tcb::{Level, Tcb};
 pub use td::TdReport;
 pub use time::show as show_time;
