@@ -1,7 +1,7 @@
 //! Small well-formed inputs of every parser, for tests and as seeds for fuzzing. Not compiled into any guest.
 
 pub use crate::firmware::samples::firmware;
-pub use crate::firmware::tdvf::samples::tdvf;
+pub use crate::firmware::tdvf::samples::{td_shim, tdvf};
 pub use crate::firmware::variables::samples::store;
 pub use crate::gpt::samples::disk;
 pub use crate::pe::samples::pe;
