@@ -4,6 +4,7 @@
 //! everything else by running programs inside it.
 
 mod bench;
+mod fuzz;
 mod host;
 mod reference;
 mod steps;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Args),
     /// Check the house rules.
     Tidy(tidy::Args),
+    /// Run libFuzzer on the parsers of hostile bytes.
+    Fuzz(fuzz::Args),
     /// Print the numbers, each beside its peer or limit.
     Bench(bench::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Task::Up(args) => up::run(&root, &args),
         Task::Test(args) => test::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
+        Task::Fuzz(args) => fuzz::run(&root, &args),
         Task::Bench(args) => bench::run(&root, &args),
     }
 }

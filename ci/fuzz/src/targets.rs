@@ -1,0 +1,32 @@
+//! The list of targets, by what they parse.
+
+mod boot;
+mod evidence;
+mod firmware;
+mod wire;
+
+use crate::Target;
+
+/// Every target; `cargo xtask fuzz` takes these names.
+pub const TARGETS: &[Target] = &[
+    firmware::TDVF,
+    firmware::VOLUMES,
+    firmware::VARIABLES,
+    firmware::ACPI,
+    boot::PE,
+    boot::UKI,
+    boot::GPT,
+    boot::EVENT_LOG,
+    boot::SHAPE,
+    evidence::QUOTE,
+    evidence::COLLATERAL,
+    evidence::POLICY,
+    evidence::REFERENCE,
+    evidence::VERDICT,
+    wire::EVIDENCE,
+    wire::CHANNEL,
+    wire::HANDOFF,
+    wire::CONFIG,
+    wire::PROGRESS,
+    wire::SUPERBLOCK,
+];

@@ -1,0 +1,74 @@
+//! What a verifier is shown by strangers, and the files that it is configured with.
+
+use crate::{MEMORY, Target};
+use evidence::{Collateral, Inputs, Policy, PolicyFile, Quote, Reference};
+use simulator::fault::{Case, Fault};
+use std::sync::LazyLock;
+
+/// TDX quotes, versions 4 and 5.
+pub const QUOTE: Target = Target { name: "quote", run: run_quote, seeds: seeds_quote, memory: MEMORY };
+/// Collateral files.
+pub const COLLATERAL: Target =
+    Target { name: "collateral", run: run_collateral, seeds: seeds_collateral, memory: MEMORY };
+/// Policy files.
+pub const POLICY: Target = Target { name: "policy", run: run_policy, seeds: seeds_policy, memory: MEMORY };
+/// Reference values.
+pub const REFERENCE: Target =
+    Target { name: "reference", run: run_reference, seeds: seeds_reference, memory: MEMORY };
+/// A whole appraisal of a hostile quote beside good collateral.
+pub const VERDICT: Target = Target { name: "verdict", run: run_verdict, seeds: seeds_quote, memory: MEMORY };
+
+/// A good simulated platform's evidence: SIMULATED, made anew in each process.
+#[expect(clippy::expect_used, reason = "a fuzzer without its simulated platform can only stop")]
+static CASE: LazyLock<Case> = LazyLock::new(|| Fault::None.case().expect("a simulated platform can be made"));
+
+fn run_quote(bytes: &[u8]) -> bool {
+    Quote::parse(bytes).is_ok()
+}
+
+fn seeds_quote() -> Vec<Vec<u8>> {
+    vec![CASE.evidence.quote.clone()]
+}
+
+fn run_collateral(bytes: &[u8]) -> bool {
+    Collateral::parse(bytes).is_ok()
+}
+
+fn seeds_collateral() -> Vec<Vec<u8>> {
+    vec![CASE.collateral.to_json().into_bytes()]
+}
+
+fn run_policy(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    PolicyFile::parse(text).is_ok_and(|file| file.resolve(Some(&CASE.root_der)).is_ok())
+}
+
+fn seeds_policy() -> Vec<Vec<u8>> {
+    let simulated =
+        "schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n[tcb]\naccept = [\"UpToDate\"]\n";
+    vec![simulated.as_bytes().to_vec()]
+}
+
+fn run_reference(bytes: &[u8]) -> bool {
+    Reference::parse(bytes).is_ok()
+}
+
+fn seeds_reference() -> Vec<Vec<u8>> {
+    vec![serde_json::to_vec(&CASE.reference).unwrap_or_default()]
+}
+
+fn run_verdict(bytes: &[u8]) -> bool {
+    let Ok(policy) = Policy::simulated(&CASE.root_der) else { return false };
+    let verdict = evidence::verify(&Inputs {
+        quote: bytes,
+        collateral: &CASE.collateral,
+        policy: &policy,
+        event_log: Some(&CASE.evidence.event_log),
+        static_config: Some(&CASE.evidence.static_config),
+        reference: Some(&CASE.reference),
+        report_data: Some(&CASE.report_data),
+        at: CASE.at,
+    });
+    let _ = (verdict.to_string(), serde_json::to_string(&verdict));
+    verdict.accepted
+}

@@ -1,0 +1,96 @@
+//! What travels between host, guest and peers.
+
+use crate::{MEMORY, Target};
+use measure::wire::{Evidence, SimulatedPlatform};
+use protocol::channel::Challenge;
+use protocol::config::{RuntimeConfig, StaticConfig};
+use protocol::handoff::Handoff;
+use protocol::progress::{Line, Stage};
+use simulator::fault::Fault;
+use verity::superblock::{self, Superblock};
+
+/// Evidence as a peer sends it, and the simulated platform's disk.
+pub const EVIDENCE: Target =
+    Target { name: "wire_evidence", run: run_evidence, seeds: seeds_evidence, memory: MEMORY };
+/// The challenge that opens an attested channel.
+pub const CHANNEL: Target =
+    Target { name: "channel", run: run_channel, seeds: seeds_channel, memory: MEMORY };
+/// The disk that the host hands to the guest.
+pub const HANDOFF: Target =
+    Target { name: "handoff", run: run_handoff, seeds: seeds_handoff, memory: MEMORY };
+/// Static and runtime configuration.
+pub const CONFIG: Target = Target { name: "config", run: run_config, seeds: seeds_config, memory: MEMORY };
+/// Lines of the guest's progress port, read by the host.
+pub const PROGRESS: Target =
+    Target { name: "progress", run: run_progress, seeds: seeds_progress, memory: MEMORY };
+/// Superblocks of dm-verity trees.
+pub const SUPERBLOCK: Target =
+    Target { name: "superblock", run: run_superblock, seeds: seeds_superblock, memory: MEMORY };
+
+const STATIC: &str = "schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n[[models]]\nname = \"m\"\ndata_blocks = 3\nroot = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"\n";
+
+fn run_evidence(bytes: &[u8]) -> bool {
+    let platform = SimulatedPlatform::from_disk(bytes).is_ok();
+    // What is read is written back as it came: there is one encoding.
+    let evidence = Evidence::from_bytes(bytes);
+    if let Ok(evidence) = &evidence {
+        assert_eq!(evidence.to_bytes(), bytes, "evidence has two encodings");
+    }
+    platform || evidence.is_ok()
+}
+
+fn seeds_evidence() -> Vec<Vec<u8>> {
+    let platform = SimulatedPlatform { identity: vec![5; 700], mrconfigid: [6; 48] };
+    let evidence = Fault::None.case().map(|case| case.evidence.to_bytes());
+    evidence.into_iter().chain([platform.to_disk()]).collect()
+}
+
+fn run_channel(bytes: &[u8]) -> bool {
+    Challenge::from_bytes(bytes).is_ok_and(|challenge| challenge.to_bytes() == bytes)
+}
+
+fn seeds_channel() -> Vec<Vec<u8>> {
+    vec![Challenge { nonce: [3; 32] }.to_bytes()]
+}
+
+fn run_handoff(bytes: &[u8]) -> bool {
+    Handoff::from_disk(bytes).is_ok()
+}
+
+fn seeds_handoff() -> Vec<Vec<u8>> {
+    let runtime = b"schema = 1\n".to_vec();
+    vec![Handoff { static_config: STATIC.as_bytes().to_vec(), runtime_config: runtime }.to_disk()]
+}
+
+fn run_config(bytes: &[u8]) -> bool {
+    let runtime = RuntimeConfig::parse(bytes).is_ok();
+    StaticConfig::parse(bytes).is_ok() || runtime
+}
+
+fn seeds_config() -> Vec<Vec<u8>> {
+    vec![STATIC.as_bytes().to_vec()]
+}
+
+fn run_progress(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|line| Line::parse(line).is_some())
+}
+
+fn seeds_progress() -> Vec<Vec<u8>> {
+    let line = Line { uptime_ms: 10_600, stage: Stage::Serving { port: 8443 } };
+    vec![line.to_line().trim_end().as_bytes().to_vec()]
+}
+
+fn run_superblock(bytes: &[u8]) -> bool {
+    let Some(bytes) = bytes.first_chunk::<{ superblock::SIZE }>() else { return false };
+    Superblock::parse("fuzz", bytes).is_ok()
+}
+
+fn seeds_superblock() -> Vec<Vec<u8>> {
+    let mut bytes = vec![0; superblock::SIZE];
+    bytes[..8].copy_from_slice(b"verity\0\0");
+    for (at, value) in [(8, 1u32), (12, 1), (64, 4096), (68, 4096), (72, 3)] {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    bytes[32..38].copy_from_slice(b"sha256");
+    vec![bytes]
+}
