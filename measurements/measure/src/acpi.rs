@@ -2,22 +2,24 @@
 //!
 //! The firmware downloads three fw_cfg files (and, with a TPM, an empty log area) and measures each as it came, before
 //! it links them (EDK2 `AcpiPlatformLib/QemuFwCfgAcpi.c`): so a prediction needs exactly QEMU's bytes. The layout and the values follow
-//! QEMU 10.0 (`hw/i386/acpi-build.c`, `hw/acpi/*`) for the one machine that [`crate::shape`] describes; the encodings
-//! follow the ACPI specification 6.5, chapters 5 (tables), 6.4 (resources) and 20 (AML).
+//! QEMU 8.2 to 11.1 (`hw/i386/acpi-build.c`, `hw/acpi/*`), the encodings the ACPI specification 6.5, chapters 5 (tables),
+//! 6.4 (resources) and 20 (AML).
 //!
-//! Absent on purpose: whatever that machine doesn't have (PCI hotplug, NUMA, HPET, NVDIMM, IOMMU ...).
+//! Absent on purpose: whatever no [`Machine`] has (NUMA, NVDIMM, IOMMU, memory slots ...).
 
 mod aml;
+mod bus;
 mod cpus;
 mod derive;
 mod dsdt;
+mod hotplug;
 mod linker;
+mod machine;
 mod resource;
 mod tables;
 
-use crate::shape::{Platform, Shape};
-
 pub use derive::derive;
+pub use machine::{Chipset, Function, Kind, Machine, window64, window64_without_bars};
 
 /// I/O port of the ACPI PM timer: ICH9 power management ports start at 0x600, the timer is at 8.
 pub const PM_TIMER_PORT: u16 = tables::PM_BASE as u16 + 8;
@@ -35,51 +37,18 @@ pub struct AcpiBlobs {
     pub tables: Vec<u8>,
 }
 
-/// What the tables depend on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Virtual CPUs; APIC identifiers are 0 to n-1.
-    pub vcpus: u32,
-    /// Occupied slots of the root bus, ascending.
-    pub slots: Vec<u8>,
-    /// End of low memory, where the 32-bit PCI window begins.
-    pub low_memory: u64,
-    /// First and last byte of the 64-bit PCI window.
-    pub window64: (u64, u64),
-    /// Whether there is a TPM (CRB interface, no physical presence interface).
-    pub tpm: bool,
-}
-
-/// Where OVMF puts 64-bit BARs with 40 address bits: it wants the top eighth of the address space, finds QEMU's
-/// reservation at the end of the first TiB there and steps down by one window (`PlatformDynamicMmioWindow`).
-const WINDOW64_BASE_40_BITS: u64 = 0xc0_0000_0000;
-/// QEMU widens the window around the BARs to 32 GiB (`q35-pcihost.pci-hole64-size`).
-const WINDOW64_SIZE: u64 = 0x8_0000_0000;
-
-impl Config {
-    /// The emulated machine of a shape.
-    pub fn emulated(shape: &Shape) -> Self {
-        Config {
-            vcpus: shape.vcpus,
-            slots: shape.occupied_slots(Platform::Emulated),
-            low_memory: shape.low_memory_bytes(),
-            window64: (WINDOW64_BASE_40_BITS, WINDOW64_BASE_40_BITS + WINDOW64_SIZE - 1),
-            tpm: true,
-        }
-    }
-}
-
 /// Generates the blobs.
-pub fn generate(config: &Config) -> AcpiBlobs {
-    tables::generate(config)
+pub fn generate(machine: &Machine) -> AcpiBlobs {
+    tables::generate(machine)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     fn blobs(vcpus: u32, memory_mib: u64) -> AcpiBlobs {
-        generate(&Config::emulated(&Shape::new(vcpus, memory_mib)))
+        generate(&Machine::emulated(&Shape::new(vcpus, memory_mib)))
     }
 
     /// Applies a checksum command of the linker script as the firmware does: the table then sums to zero.
@@ -119,7 +88,7 @@ mod tests {
         assert_ne!(base, blobs(3, 2048).tables);
         let mut shape = Shape::new(2, 2048);
         shape.model_disks = 2;
-        assert_ne!(base, generate(&Config::emulated(&shape)).tables);
+        assert_ne!(base, generate(&Machine::emulated(&shape)).tables);
     }
 
     #[test]

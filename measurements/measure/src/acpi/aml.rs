@@ -158,6 +158,14 @@ pub(super) fn or(a: Term, b: Term, target: Term) -> Term {
     op(0x7d, [a, b, target])
 }
 
+pub(super) fn shift_left(a: Term, count: Term, target: Term) -> Term {
+    op(0x79, [a, count, target])
+}
+
+pub(super) fn shift_right(a: Term, count: Term, target: Term) -> Term {
+    op(0x7a, [a, count, target])
+}
+
 pub(super) fn subtract(a: Term, b: Term, target: Term) -> Term {
     op(0x74, [a, b, target])
 }
@@ -196,6 +204,10 @@ pub(super) fn equal(a: Term, b: Term) -> Term {
 
 pub(super) fn less(a: Term, b: Term) -> Term {
     op(0x95, [a, b])
+}
+
+pub(super) fn greater(a: Term, b: Term) -> Term {
+    op(0x94, [a, b])
 }
 
 pub(super) fn not(a: Term) -> Term {
@@ -256,6 +268,7 @@ pub(super) fn create_dword_field(of: Term, at: u64, path: &str) -> Term {
 /// Address space of an operation region (20.2.5.2).
 #[derive(Clone, Copy)]
 pub(super) enum Space {
+    Memory = 0,
     Io = 1,
     PciConfig = 2,
 }
@@ -264,12 +277,14 @@ pub(super) fn operation_region(path: &str, space: Space, offset: u64, length: u6
     [vec![0x5b, 0x80], name(path), vec![space as u8], int(offset), int(length)].concat()
 }
 
-/// Access width and update rule of a field list, no lock (20.2.5.2).
+/// Access width, lock and update rule of a field list (20.2.5.2).
 #[derive(Clone, Copy)]
 pub(super) enum Access {
     BytePreserve = 0x01,
     DwordPreserve = 0x03,
+    DwordLockPreserve = 0x13,
     ByteWriteZeros = 0x41,
+    DwordWriteZeros = 0x43,
 }
 
 pub(super) fn field(path: &str, access: Access, entries: impl IntoIterator<Item = Term>) -> Term {

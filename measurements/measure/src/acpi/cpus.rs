@@ -5,6 +5,7 @@
 
 use super::aml::*;
 use super::resource;
+use crate::shape::QemuVersion;
 
 const PORT: u16 = 0xcd8;
 const PORTS: u8 = 12;
@@ -32,9 +33,9 @@ fn locked(body: impl IntoIterator<Item = Term>) -> Term {
 }
 
 /// The controller, the CPUs and the general-purpose event that scans them.
-pub(super) fn cpus(count: u32) -> Term {
+pub(super) fn cpus(qemu: QemuVersion, count: u32) -> Term {
     let scan = method("\\_GPE._E02", 0, [call("\\_SB.CPUS.CSCN", [])]);
-    [scope("_SB", [controller_device(), cpus_device(count)]), scan].concat()
+    [scope("_SB", [controller_device(), cpus_device(qemu, count)]), scan].concat()
 }
 
 fn controller_device() -> Term {
@@ -66,7 +67,7 @@ fn controller_device() -> Term {
     )
 }
 
-fn cpus_device(count: u32) -> Term {
+fn cpus_device(qemu: QemuVersion, count: u32) -> Term {
     let notify_each =
         (0..count).map(|cpu| when(equal(arg(0), int(cpu.into())), [notify(name(&cpu_name(cpu)), arg(1))]));
     let head = [
@@ -75,7 +76,7 @@ fn cpus_device(count: u32) -> Term {
         method("CTFY", 2, notify_each),
         status_method(),
         eject_method(),
-        scan_method(count),
+        scan_method(qemu, count),
         ost_method(),
     ];
     device("\\_SB.CPUS", head.into_iter().chain((0..count).map(cpu_object)))
@@ -99,19 +100,24 @@ const DEVICE_CHECK: u64 = 1;
 const EJECT_REQUEST: u64 = 3;
 
 /// Locals of the scan: 0 an event was seen, 1 CPUs added, 2 index, 3 CPU, 4 another batch is due, 5 CPUs to eject.
-fn scan_method(count: u32) -> Term {
+fn scan_method(qemu: QemuVersion, count: u32) -> Term {
+    // Up to 9.2 the OS is told of each CPU to eject on the spot; from 10.0 on they are remembered as well.
+    let remembers = qemu >= QemuVersion::V10_0;
+    let list = if remembers { declare("CEJL", package(BATCH, [])) } else { Term::new() };
+    let reset = if remembers { store(int(0), local(5)) } else { Term::new() };
+    let ejected = if remembers { deliver("CEJL", local(5), EJECT_REQUEST, "CRMV") } else { Term::new() };
     let batch = [
         store(int(0), local(4)),
         store(int(1), local(0)),
         store(int(0), local(1)),
-        store(int(0), local(5)),
-        collect_events(count),
+        reset,
+        collect_events(remembers, count),
         deliver("CNEW", local(1), DEVICE_CHECK, "CINS"),
-        deliver("CEJL", local(5), EJECT_REQUEST, "CRMV"),
+        ejected,
     ];
     let body = [
         declare("CNEW", package(BATCH, [])),
-        declare("CEJL", package(BATCH, [])),
+        list,
         store(int(0), local(3)),
         store(int(1), local(4)),
         repeat_while(equal(local(4), int(1)), batch),
@@ -119,22 +125,30 @@ fn scan_method(count: u32) -> Term {
     serialized_method("CSCN", 0, [locked(body)])
 }
 
-fn collect_events(count: u32) -> Term {
+fn collect_events(remembers: bool, count: u32) -> Term {
     let full = |counter: u8| equal(local(counter), int(BATCH.into()));
     let remember = |flag: &str, list: &str, counter: u8| {
         let slot = index(name(list), local(counter));
         let body = [store(local(3), slot), increment(local(counter)), store(int(1), local(0))];
         when(equal(reg(flag), int(1)), body)
     };
+    let eject = if remembers {
+        remember("CRMV", "CEJL", 5)
+    } else {
+        let told = call("CTFY", [local(3), int(EJECT_REQUEST)]);
+        let body = [told, store(int(1), reg("CRMV")), store(int(1), local(0))];
+        otherwise([when(equal(reg("CRMV"), int(1)), body)])
+    };
+    let any_full = if remembers { either(full(1), full(5)) } else { full(1) };
     let body = [
         store(int(0), local(0)),
         store(local(3), reg("CSEL")),
         store(int(0), reg("CCMD")),
         when(less(reg("CDAT"), local(3)), [leave_loop()]),
-        when(either(full(1), full(5)), [store(int(1), local(4)), leave_loop()]),
+        when(any_full, [store(int(1), local(4)), leave_loop()]),
         store(reg("CDAT"), local(3)),
         remember("CINS", "CNEW", 1),
-        remember("CRMV", "CEJL", 5),
+        eject,
         increment(local(3)),
     ];
     repeat_while(both(equal(local(0), int(1)), less(local(3), int(count.into()))), body)

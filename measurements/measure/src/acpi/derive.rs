@@ -63,12 +63,13 @@ pub fn derive(tables: &[u8]) -> Result<AcpiBlobs, MeasureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acpi::{Config, generate};
+    use crate::acpi::{Chipset, Machine, generate};
     use crate::shape::Shape;
     use proptest::prelude::*;
 
     fn without_tpm() -> AcpiBlobs {
-        generate(&Config { tpm: false, ..Config::emulated(&Shape::new(2, 2048)) })
+        let machine = Machine::emulated(&Shape::new(2, 2048));
+        generate(&Machine { chipset: Chipset { tpm: false, ..machine.chipset }, ..machine })
     }
 
     #[test]
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn unknown_tables_are_named() {
-        let blobs = generate(&Config::emulated(&Shape::new(2, 2048)));
+        let blobs = generate(&Machine::emulated(&Shape::new(2, 2048)));
         assert!(derive(&blobs.tables).unwrap_err().to_string().contains("\"TPM2\""));
     }
 

@@ -1,7 +1,7 @@
 //! The DSDT of q35 as our machine has it (QEMU `build_dsdt`, in its order).
 
 use super::aml::*;
-use super::{Config, cpus, resource};
+use super::{Machine, bus, cpus, hotplug, resource};
 
 /// Memory-mapped PCI configuration space, where OVMF puts it on q35.
 pub(super) const MMCONFIG: (u32, u32) = (0xe000_0000, 0xefff_ffff);
@@ -10,18 +10,29 @@ const WINDOW32_END: u32 = 0xfebf_ffff;
 const GPE0_PORT: u16 = 0x620;
 const TPM_CRB: u32 = 0xfed4_0000;
 
+/// Registers of the event timer.
+pub(super) const HPET: u32 = 0xfed0_0000;
+const HPET_LENGTH: u32 = 0x400;
+
 /// The AML of the table, without its header.
-pub(super) fn dsdt(config: &Config) -> Term {
+pub(super) fn dsdt(machine: &Machine) -> Term {
+    let chipset = &machine.chipset;
+    let selectors = hotplug::Selectors::new(machine);
+    let optional = |there: bool, term: fn(&Machine) -> Term| if there { term(machine) } else { Term::new() };
+    let hotplug_events = if chipset.pci_hotplug { hotplug::events(machine, &selectors) } else { Term::new() };
     join([
         debug_port(),
-        host_bridge(),
+        host_bridge(hotplug::native(chipset)),
+        optional(chipset.pci_hotplug, |m| hotplug::controller(m.qemu)),
         interrupt_routing(),
+        optional(chipset.hpet, |_| event_timer()),
         scope("_GPE", [declare("_HID", string("ACPI0006"))]),
-        cpus::cpus(config.vcpus),
-        bridge_resources(config),
-        scope("\\", [declare("_S5", package(4, [int(0), int(0), int(0), int(0)]))]),
+        cpus::cpus(machine.qemu, machine.vcpus),
+        bridge_resources(machine),
+        sleep_states(machine),
         scope("\\_SB.PCI0", [fw_cfg()]),
-        devices(config),
+        devices(machine, &selectors),
+        hotplug_events,
     ])
 }
 
@@ -48,14 +59,14 @@ fn debug_port() -> Term {
     )
 }
 
-fn host_bridge() -> Term {
+fn host_bridge(native_hotplug: bool) -> Term {
     let bridge = device(
         "PCI0",
         [
             declare("_HID", eisa_id("PNP0A08")),
             declare("_CID", eisa_id("PNP0A03")),
             declare("_UID", int(0)),
-            osc_method(),
+            osc_method(native_hotplug),
             edsm_method(),
         ],
     );
@@ -66,14 +77,15 @@ fn host_bridge() -> Term {
     scope("_SB", [bridge, dram])
 }
 
-/// _OSC (PCI Firmware 3.3, 4.5.1): the OS gets native hotplug, PME, AER and capability control.
-fn osc_method() -> Term {
+/// _OSC (PCI Firmware 3.3, 4.5.1): the OS gets PME, AER, capability control and, unless ACPI does it, hotplug.
+fn osc_method(native_hotplug: bool) -> Term {
+    let granted = if native_hotplug { 0x1f } else { 0x1e };
     let flag = |bit: u64| or(name("CDW1"), int(bit), name("CDW1"));
     let known = [
         create_dword_field(arg(3), 4, "CDW2"),
         create_dword_field(arg(3), 8, "CDW3"),
         store(name("CDW3"), local(0)),
-        and(local(0), int(0x1f), local(0)),
+        and(local(0), int(granted), local(0)),
         when(not(equal(arg(1), int(1))), [flag(0x08)]),
         when(not(equal(name("CDW3"), local(0))), [flag(0x10)]),
         store(local(0), name("CDW3")),
@@ -89,13 +101,7 @@ fn osc_method() -> Term {
 
 /// EDSM: the _DSM of endpoints that have an ACPI index (PCI Firmware 3.3, 4.6.7); ours have none.
 fn edsm_method() -> Term {
-    let functions = [
-        store(buffer(&[0]), local(0)),
-        when(not(equal(arg(0), uuid("E5C937D0-3553-4D7A-9117-EA4D19C3434D"))), [give(local(0))]),
-        when(less(arg(1), int(2)), [give(local(0))]),
-        store(int(0x81), index(local(0), int(0))),
-        give(local(0)),
-    ];
+    let functions = [hotplug::labeling_guard(), store(int(0x81), index(local(0), int(0))), give(local(0))];
     let naming = [
         store(package(2, [int(0), string("")]), local(0)),
         store(deref(index(arg(4), int(0))), local(1)),
@@ -183,7 +189,7 @@ fn gsi_device(i: u8) -> Term {
 }
 
 /// PCI windows: the only part that depends on memory size and on where the firmware put the BARs.
-fn bridge_resources(config: &Config) -> Term {
+fn bridge_resources(machine: &Machine) -> Term {
     let (mmconfig_first, mmconfig_last) = MMCONFIG;
     let mut windows = vec![
         resource::bus_numbers(0, 0xff),
@@ -193,10 +199,10 @@ fn bridge_resources(config: &Config) -> Term {
         resource::cacheable_memory32(0xa_0000, 0xb_ffff),
     ];
     // Low memory ends at 2.75 GiB at most, far below the configuration space.
-    let low = u32::try_from(config.low_memory).unwrap_or(mmconfig_first - 1);
+    let low = u32::try_from(machine.low_memory).unwrap_or(mmconfig_first - 1);
     windows.push(resource::memory32(low, mmconfig_first - 1));
     windows.push(resource::memory32(mmconfig_last + 1, WINDOW32_END));
-    windows.push(resource::cacheable_memory64(config.window64.0, config.window64.1));
+    windows.push(resource::cacheable_memory64(machine.window64.0, machine.window64.1));
     let gpe = device(
         "GPE0",
         [
@@ -206,7 +212,44 @@ fn bridge_resources(config: &Config) -> Term {
             declare("_CRS", resources([resource::io(GPE0_PORT, 1, 16)])),
         ],
     );
-    scope("\\_SB.PCI0", [declare("_CRS", resources(windows)), gpe])
+    let mut body = vec![declare("_CRS", resources(windows)), gpe];
+    body.extend(machine.chipset.pci_hotplug.then(hotplug::reserved_ports));
+    scope("\\_SB.PCI0", body)
+}
+
+/// _S3, _S4, _S5: what to write into the power management register.
+fn sleep_states(machine: &Machine) -> Term {
+    let [s3, s4] = machine.chipset.sleep;
+    let state = |there: bool, path: &str, value: u64| {
+        let value = package(4, [int(value), int(value), int(0), int(0)]);
+        if there { declare(path, value) } else { Term::new() }
+    };
+    scope("\\", [state(s3, "_S3", 1), state(s4, "_S4", 2), state(true, "_S5", 0)])
+}
+
+/// The HPET, present if its registers say so.
+fn event_timer() -> Term {
+    let absent = |condition| when(condition, [give(int(0))]);
+    let status = [
+        store(name("VEND"), local(0)),
+        store(name("PRD"), local(1)),
+        shift_right(local(0), int(16), local(0)),
+        absent(either(equal(local(0), int(0)), equal(local(0), int(0xffff)))),
+        absent(either(equal(local(1), int(0)), greater(local(1), int(100_000_000)))),
+        give(int(0x0f)),
+    ];
+    let timer = device(
+        "HPET",
+        [
+            declare("_HID", eisa_id("PNP0103")),
+            declare("_UID", int(0)),
+            operation_region("HPTM", Space::Memory, HPET.into(), HPET_LENGTH.into()),
+            field("HPTM", Access::DwordLockPreserve, [bits("VEND", 32), bits("PRD", 32)]),
+            method("_STA", 0, status),
+            declare("_CRS", resources([resource::memory32_fixed(HPET, HPET_LENGTH, false)])),
+        ],
+    );
+    scope("_SB", [timer])
 }
 
 fn fw_cfg() -> Term {
@@ -220,41 +263,10 @@ fn fw_cfg() -> Term {
     )
 }
 
-fn devices(config: &Config) -> Term {
-    let bus = config.slots.iter().map(|slot| {
-        let address = declare("_ADR", int(u64::from(*slot) << 16));
-        let inside = if *slot == crate::shape::slot::LPC { lpc_bridge() } else { Vec::new() };
-        device(&format!("S{:02X}", slot << 3), [address, inside])
-    });
-    let mut body = vec![scope("PCI0", bus)];
-    if config.tpm {
-        body.push(tpm_device());
-    }
+fn devices(machine: &Machine, selectors: &hotplug::Selectors) -> Term {
+    let mut body = vec![scope("PCI0", bus::devices(&machine.root_bus, &machine.chipset, selectors))];
+    body.extend(machine.chipset.tpm.then(tpm_device));
     scope("\\_SB", body)
-}
-
-/// PIRQ registers, serial port and clock behind the LPC bridge.
-fn lpc_bridge() -> Term {
-    let pirq = |letters: std::ops::Range<u8>| join(letters.map(|i| bits(&format!("PRQ{}", letter(i)), 8)));
-    let steering = field("PCI0.SF8.PIRQ", Access::BytePreserve, [pirq(0..4), skip(32), pirq(4..8)]);
-    let serial = device(
-        "COM1",
-        [
-            declare("_HID", eisa_id("PNP0501")),
-            declare("_UID", int(1)),
-            declare("_STA", int(0x0f)),
-            declare("_CRS", resources([resource::io(0x3f8, 0, 8), resource::irq(4)])),
-        ],
-    );
-    let clock = device(
-        "RTC",
-        [
-            declare("_HID", eisa_id("PNP0B00")),
-            declare("_CRS", resources([resource::io(0x70, 1, 8), resource::irq(8)])),
-        ],
-    );
-    let registers = operation_region("PIRQ", Space::PciConfig, 0x60, 12);
-    join([registers, scope("\\_SB", [steering]), serial, clock])
 }
 
 fn tpm_device() -> Term {
@@ -263,7 +275,7 @@ fn tpm_device() -> Term {
         [
             declare("_HID", string("MSFT0101")),
             declare("_STR", string("TPM 2.0 Device")),
-            declare("_CRS", resources([resource::memory32_fixed(TPM_CRB, 0x1000)])),
+            declare("_CRS", resources([resource::memory32_fixed(TPM_CRB, 0x1000, true)])),
             declare("_STA", int(0x0f)),
             declare("_UID", int(1)),
         ],

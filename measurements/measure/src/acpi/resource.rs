@@ -24,9 +24,9 @@ pub(super) fn interrupts(numbers: &[u32]) -> Term {
     out
 }
 
-/// Fixed 32-bit memory range, writable (6.4.3.4).
-pub(super) fn memory32_fixed(base: u32, length: u32) -> Term {
-    [&[0x86, 9, 0, 1][..], &base.to_le_bytes(), &length.to_le_bytes()].concat()
+/// Fixed 32-bit memory range (6.4.3.4).
+pub(super) fn memory32_fixed(base: u32, length: u32, writable: bool) -> Term {
+    [&[0x86, 9, 0, u8::from(writable)][..], &base.to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
 /// Fixed minimum and maximum, positive decode (6.4.3.5).

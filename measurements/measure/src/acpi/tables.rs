@@ -1,7 +1,8 @@
 //! The tables beside the DSDT, and how all are laid out in one blob (QEMU `acpi_build`).
 
 use super::linker::{RSDP, Script, TABLES, TPM_LOG, Zone};
-use super::{AcpiBlobs, Config, cpus, dsdt};
+use super::{AcpiBlobs, Machine, cpus, dsdt};
+use crate::shape::QemuVersion;
 
 /// QEMU pads the blob to this.
 const BLOB_ALIGN: usize = 0x2_0000;
@@ -62,18 +63,21 @@ impl Builder {
     }
 }
 
-pub(super) fn generate(config: &Config) -> AcpiBlobs {
+pub(super) fn generate(machine: &Machine) -> AcpiBlobs {
     let mut b = Builder { blob: Vec::new(), script: Script::default(), listed: Vec::new() };
     b.script.allocate(TABLES, 64, Zone::High);
     let facs = b.here();
     b.put(b"FACS");
     b.put(&64u32.to_le_bytes());
     b.put(&[0; 56]);
-    let aml = dsdt::dsdt(config);
+    let aml = dsdt::dsdt(machine);
     let dsdt = b.table(b"DSDT", 1, |b| b.put(&aml));
-    b.listed_table(b"FACP", 3, |b| fadt(b, facs, dsdt, config.vcpus));
-    b.listed_table(b"APIC", 3, |b| madt(b, config.vcpus));
-    if config.tpm {
+    b.listed_table(b"FACP", 3, |b| fadt(b, facs, dsdt, machine));
+    b.listed_table(b"APIC", 3, |b| madt(b, machine));
+    if machine.chipset.hpet {
+        b.listed_table(b"HPET", 1, hpet);
+    }
+    if machine.chipset.tpm {
         b.listed_table(b"TPM2", 4, tpm2);
     }
     b.listed_table(b"MCFG", 1, mcfg);
@@ -84,7 +88,7 @@ pub(super) fn generate(config: &Config) -> AcpiBlobs {
     let rsdp = root_pointer(&mut b.script, rsdt);
     let mut tables = b.blob;
     tables.resize(tables.len().next_multiple_of(BLOB_ALIGN), 0);
-    let tpm_log = config.tpm.then(|| vec![0; TPM_LOG_SIZE as usize]);
+    let tpm_log = machine.chipset.tpm.then(|| vec![0; TPM_LOG_SIZE as usize]);
     AcpiBlobs { loader: b.script.finish(), rsdp, tpm_log, tables }
 }
 
@@ -102,14 +106,15 @@ fn generic_address(port: u64, width: u8) -> Vec<u8> {
     [&[space, width, 0, 0][..], &port.to_le_bytes()].concat()
 }
 
-/// FADT (5.2.9), revision 3: no SMI, no 8042.
-fn fadt(b: &mut Builder, facs: u32, dsdt: u32, vcpus: u32) {
+/// FADT (5.2.9), revision 3.
+fn fadt(b: &mut Builder, facs: u32, dsdt: u32, machine: &Machine) {
     let pm = |offset: u32| (PM_BASE + offset).to_le_bytes();
     b.pointer(4, TABLES, facs);
     b.pointer(4, TABLES, dsdt);
     b.put(&[1, 0]);
     b.put(&SCI.to_le_bytes());
-    b.put(&[0; 8]);
+    // Port and commands that switch ACPI on and off.
+    b.put(if machine.chipset.smm { &[0xb2, 0, 0, 0, 2, 3, 0, 0] } else { &[0; 8] });
     for block in [pm(0), [0; 4], pm(4), [0; 4], [0; 4], pm(8), pm(0x20), [0; 4]] {
         b.put(&block);
     }
@@ -117,8 +122,9 @@ fn fadt(b: &mut Builder, facs: u32, dsdt: u32, vcpus: u32) {
     b.put(&[4, 2, 0, 4, 16, 0, 0, 0]);
     // C2 and C3 latencies that say "not supported", cache flush, duty cycle, alarms, CMOS century byte.
     b.put(&[0xff, 0x0f, 0xff, 0x0f, 0, 0, 0, 0, 0, 0, 0, 0, 0x32]);
-    b.put(&[0, 0, 0]);
-    b.put(&fadt_flags(vcpus).to_le_bytes());
+    // Boot architecture flags: bit 1 says 8042.
+    b.put(&[if machine.chipset.i8042 { 2 } else { 0 }, 0, 0]);
+    b.put(&fadt_flags(machine.vcpus).to_le_bytes());
     b.put(&generic_address(RESET_PORT, 8));
     b.put(&[0x0f, 0, 0, 0]);
     b.put(&[0; 8]);
@@ -138,10 +144,12 @@ fn fadt_flags(vcpus: u32) -> u32 {
     if vcpus > 8 { base | 1 << 18 } else { base }
 }
 
-/// MADT (5.2.12). No PCAT_COMPAT: there is no 8259.
-fn madt(b: &mut Builder, vcpus: u32) {
+/// MADT (5.2.12). PCAT_COMPAT says that there are 8259s; 8.2 always says so.
+fn madt(b: &mut Builder, machine: &Machine) {
+    let vcpus = machine.vcpus;
+    let has_8259 = machine.chipset.pic || machine.qemu == QemuVersion::V8_2;
     b.put(&LOCAL_APIC.to_le_bytes());
-    b.put(&[0; 4]);
+    b.put(&u32::from(has_8259).to_le_bytes());
     for cpu in 0..vcpus {
         b.put(&cpus::madt_entry(cpu));
     }
@@ -158,6 +166,14 @@ fn madt(b: &mut Builder, vcpus: u32) {
     } else {
         b.put(&[4, 6, 0xff, 0, 0, 1]);
     }
+}
+
+/// HPET (IA-PC HPET 1.0a, 3.2.4): Intel's, three comparators, in memory space.
+fn hpet(b: &mut Builder) {
+    b.put(&0x8086_a201u32.to_le_bytes());
+    b.put(&[0; 4]);
+    b.put(&u64::from(dsdt::HPET).to_le_bytes());
+    b.put(&[0; 4]);
 }
 
 /// TPM2 (TCG ACPI Specification 1.4, table 7), client class, command response buffer.

@@ -40,7 +40,7 @@ pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, M
     let is_boot = |name: &str| name.starts_with("Boot");
     let missing = MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" };
     let payload = Parsed::of(inputs.payload.ok_or(missing)?)?;
-    let blobs = acpi::generate(&acpi::Config::emulated(inputs.shape));
+    let blobs = acpi::generate(&acpi::Machine::emulated(inputs.shape));
     let mut planned = secure_boot(has_secure_boot_keys(&variables));
     planned.extend(acpi_events(blobs));
     let before = planned.len();

@@ -13,12 +13,12 @@ use super::plan::{self, Planned};
 use super::{BootManager, Inputs, emulated};
 use crate::acpi::{self, AcpiBlobs};
 use crate::error::MeasureError;
-use crate::event::{AcpiFile, Event, Prediction};
+use crate::event::{Event, Prediction};
 use crate::firmware::tdvf::{self, Section, Vmm};
 use crate::firmware::{Firmware, td_hob, variables};
 use crate::hash::Ranges;
 use crate::register::Register;
-use crate::shape::{Boot, Platform};
+use crate::shape::{Boot, Platform, Shape};
 
 /// Section type of the configuration firmware volume (variable store).
 const KIND_CFV: u32 = 1;
@@ -30,7 +30,7 @@ pub struct TdxOptions<'a> {
     pub vmm: Vmm,
     /// Register of the separator behind "calling": RTMR1, with older firmware RTMR0.
     pub separator: Register,
-    /// ACPI files of the machine, captured or generated; without them RTMR0 isn't final.
+    /// ACPI files of a machine that isn't our launcher's; `None` generates those of the shape.
     pub acpi: Option<&'a AcpiBlobs>,
 }
 
@@ -50,7 +50,7 @@ pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Pred
     let image = payload.as_ref().map(Parsed::image).transpose()?;
     let (before, after) = if inputs.boot == Boot::Direct { (image, None) } else { (None, image) };
     let mut planned = configuration(inputs, &sections)?;
-    planned.extend(acpi_events(options.acpi));
+    planned.extend(acpi_events(inputs.shape, options.acpi));
     planned.extend(before);
     planned.extend(emulated::boot_variables(inputs.boot, &boot_manager, false));
     planned.push(Planned::owned(4, Event::CallingBootOption, *emulated::CALLING));
@@ -62,9 +62,10 @@ pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Pred
     planned.extend(after);
     match &payload {
         Some(payload) => planned.extend(payload.started()?),
-        None => planned.extend([(4, Event::DirectKernel), (9, Event::Initrd)].map(|(pcr, event)| {
-            Planned::unpredicted(pcr, event, "no UKI or kernel was given")
-        })),
+        None => planned.extend(
+            [(4, Event::DirectKernel), (9, Event::Initrd)]
+                .map(|(pcr, event)| Planned::unpredicted(pcr, event, "no UKI or kernel was given")),
+        ),
     }
     let mrtd = tdvf::mrtd(inputs.firmware_code, options.vmm)?;
     Ok(Prediction {
@@ -99,20 +100,15 @@ fn configuration<'a>(inputs: &Inputs<'a>, sections: &[Section]) -> Result<Vec<Pl
     Ok(planned)
 }
 
-fn acpi_events(blobs: Option<&AcpiBlobs>) -> Vec<Planned<'static>> {
-    let why = "the ACPI tables of a TDX machine aren't generated yet; give captured ones";
-    match blobs {
-        Some(blobs) => emulated::acpi_events(blobs.clone()),
-        None => [AcpiFile::Loader, AcpiFile::Rsdp, AcpiFile::Tables]
-            .map(|file| Planned::unpredicted(1, Event::Acpi(file), why))
-            .into(),
-    }
+/// Captured files, else those of the launcher's machine.
+fn acpi_events(shape: &Shape, captured: Option<&AcpiBlobs>) -> Vec<Planned<'static>> {
+    let blobs = captured.cloned().unwrap_or_else(|| acpi::generate(&acpi::Machine::tdx(shape)));
+    emulated::acpi_events(blobs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Shape;
 
     #[test]
     fn firmware_without_tdx_metadata_is_refused() {
