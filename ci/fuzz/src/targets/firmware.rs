@@ -51,7 +51,7 @@ fn run_acpi(bytes: &[u8]) -> bool {
 fn seeds_acpi() -> Vec<Vec<u8>> {
     [measure::Shape::new(1, 1024), measure::Shape::new(9, 4096)]
         // A TPM's tables come with a log area, which captured tables of a trust domain don't have.
-        .map(|shape| acpi::Config { tpm: false, ..acpi::Config::emulated(&shape) })
+        .map(|shape| acpi::Machine::tdx(&shape))
         .map(|config| acpi::generate(&config).tables)
         .into()
 }
