@@ -3,6 +3,7 @@
 //! Pure: the time is passed in, nothing is fetched. [`verify`] answers whatever was asked and says what was not;
 //! [`appraise`] asks everything, and only its success makes an [`Appraised`].
 
+use crate::cache::Cache;
 use crate::collateral::Collateral;
 use crate::policy::Policy;
 use crate::quote::Quote;
@@ -26,12 +27,19 @@ pub struct Inputs<'a> {
     pub event_log: Option<&'a EventLog>,
     /// Bytes that MRCONFIGID should commit to.
     pub static_config: Option<&'a [u8]>,
-    /// Registers of the releases that are accepted.
+    /// Registers of the releases that are accepted; without them, those that the policy brings.
     pub reference: Option<&'a Reference>,
     /// What the quote was asked to contain.
     pub report_data: Option<&'a [u8; 64]>,
     /// Unix seconds.
     pub at: u64,
+}
+
+impl<'a> Inputs<'a> {
+    /// The reference values given, or those that the policy brings.
+    pub(crate) fn reference(&self) -> Option<&'a Reference> {
+        self.reference.or(self.policy.reference())
+    }
 }
 
 /// A guest that was appraised and found right. There is no other way to one than [`appraise`].
@@ -98,7 +106,19 @@ pub fn appraise(
     expected_report_data: &[u8; 64],
     at: u64,
 ) -> Result<Appraised, Refused> {
-    let verdict = verify(&Inputs {
+    appraise_with(None, evidence, collateral, policy, reference, expected_report_data, at)
+}
+
+pub(crate) fn appraise_with(
+    cache: Option<&Cache>,
+    evidence: &Evidence,
+    collateral: &Collateral,
+    policy: &Policy,
+    reference: &Reference,
+    expected_report_data: &[u8; 64],
+    at: u64,
+) -> Result<Appraised, Refused> {
+    let inputs = Inputs {
         quote: &evidence.quote,
         collateral,
         policy,
@@ -107,7 +127,8 @@ pub fn appraise(
         reference: Some(reference),
         report_data: Some(expected_report_data),
         at,
-    });
+    };
+    let verdict = verify_with(cache, &inputs);
     match &verdict.td {
         Some(td) if verdict.accepted && verdict.complete => {
             let td = td.clone();
@@ -119,6 +140,10 @@ pub fn appraise(
 
 /// Runs every check that the inputs allow.
 pub fn verify(inputs: &Inputs<'_>) -> Verdict {
+    verify_with(None, inputs)
+}
+
+pub(crate) fn verify_with(cache: Option<&Cache>, inputs: &Inputs<'_>) -> Verdict {
     let mut checks = Checks::new();
     let source = "Intel TDX DCAP Quoting Library API, A.3 and A.4";
     let wanted = "a TDX quote of version 4 or 5, with nothing but zeros after it";
@@ -134,10 +159,11 @@ pub fn verify(inputs: &Inputs<'_>) -> Verdict {
         found += &format!(", {} zero bytes trail", quote.padding);
     }
     checks.judge(CheckName::QuoteFormat, true, wanted, &found, source);
-    let signed = signatures::check(&mut checks, inputs, &quote);
+    let signed = signatures::check(&mut checks, inputs, &quote, cache);
     td_checks::check(&mut checks, &quote.td, inputs.policy, signed.attributes_fault.as_deref());
-    bound::mrconfigid(&mut checks, &quote.td, inputs.static_config, inputs.reference);
-    bound::registers(&mut checks, &quote.td, inputs.reference);
+    let reference = inputs.reference();
+    bound::mrconfigid(&mut checks, &quote.td, inputs.static_config, reference);
+    bound::registers(&mut checks, &quote.td, reference);
     log::check(&mut checks, &quote.td, inputs.event_log, inputs.policy.platform());
     bound::report_data(&mut checks, &quote.td, inputs.report_data);
     conclude(inputs, checks, Some(quote.td), signed)
@@ -153,7 +179,7 @@ fn conclude(
     let accepted = signed.verified && !checks.any_failed();
     let checks = checks.finish();
     let registers = td.as_ref().map(TdReport::registers);
-    let release = registers.as_ref().and_then(|r| inputs.reference?.matching(r)).map(|r| r.name.clone());
+    let release = registers.as_ref().and_then(|r| inputs.reference()?.matching(r)).map(|r| r.name.clone());
     Verdict {
         accepted,
         complete: checks.iter().all(|check| check.status != crate::Status::Skipped),
@@ -164,6 +190,7 @@ fn conclude(
         registers,
         td,
         tcb: signed.tcb,
+        collateral: signed.documents,
         checks,
     }
 }

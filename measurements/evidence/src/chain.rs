@@ -9,8 +9,8 @@
 //! ```
 
 use crate::policy::Policy;
+use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{QuoteClaims, QuoteCollateralV3, QuotePolicy};
 
 /// How far the verification came, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +27,8 @@ pub(crate) enum Step {
 
 /// What dcap-qvl says.
 pub(crate) enum Outcome {
-    /// Every signature holds.
-    Verified(Box<QuoteClaims>),
+    /// Every signature holds; the TCB status as the library finds it.
+    Verified(String),
     /// It stopped here, for this reason.
     Stopped(Step, String),
 }
@@ -102,7 +102,7 @@ const CHAIN: &str = "Failed to verify certificate chain";
 /// Verifies at `at`, with the policy's root.
 pub(crate) fn verify(quote: &[u8], collateral: &QuoteCollateralV3, policy: &Policy, at: u64) -> Outcome {
     let why = match run(quote, collateral, policy, at) {
-        Ok(claims) => return Outcome::Verified(Box::new(claims)),
+        Ok(status) => return Outcome::Verified(status),
         Err(why) => why,
     };
     if why.contains(CHAIN) {
@@ -113,20 +113,14 @@ pub(crate) fn verify(quote: &[u8], collateral: &QuoteCollateralV3, policy: &Poli
     Outcome::Stopped(found.map_or(Step::TrustRoot, |(_, step)| *step), why)
 }
 
-fn run(
-    quote: &[u8],
-    collateral: &QuoteCollateralV3,
-    policy: &Policy,
-    at: u64,
-) -> Result<QuoteClaims, String> {
+fn run(quote: &[u8], collateral: &QuoteCollateralV3, policy: &Policy, at: u64) -> Result<String, String> {
     let verifier = match policy.simulated_root() {
         None => QuoteVerifier::new_prod(),
         Some(root) => QuoteVerifier::new(root.to_vec()),
     };
     // Both are judged by checks of our own, which refuse DEBUG always; here they would only hide the TCB status.
     let verifier = verifier.allow_debug(true).allow_service_td(true);
-    let claims_only = QuotePolicy::claims_only(at);
-    verifier.verify_with_policy(quote, collateral, at, &claims_only).map_err(|e| format!("{e:#}"))
+    verifier.verify(quote, collateral, at).map(|report| report.status).map_err(|e| format!("{e:#}"))
 }
 
 /// dcap-qvl says in the same words that any of three chains is bad. Asked again with a chain of the collateral in the

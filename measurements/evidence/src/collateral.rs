@@ -3,9 +3,11 @@
 //! The form is the usual JSON of `QuoteCollateralV3`: PEM chains and JSON documents as strings, CRLs and signatures as hex.
 //! Intel SGX and TDX Provisioning Certification Service API, version 4.
 
-use crate::time;
+use crate::{policy, time};
 use dcap_qvl::QuoteCollateralV3;
-use std::collections::BTreeSet;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
 /// Most bytes of a collateral file that are read; Intel's is about 20 KiB.
@@ -27,9 +29,37 @@ pub enum CollateralError {
     Syntax(#[from] serde_json::Error),
 }
 
-/// Collateral for one kind of platform. Nothing in it is verified yet.
+/// Collateral for one kind of platform. Nothing in it is verified yet; its dates and its hash are read once, when it is
+/// made, and it can't be changed after.
 #[derive(Debug, Clone)]
-pub struct Collateral(pub(crate) QuoteCollateralV3);
+pub struct Collateral {
+    fields: QuoteCollateralV3,
+    digest: [u8; 32],
+    own: Result<Own, String>,
+}
+
+/// What the collateral's own parts say, before any quote is looked at.
+#[derive(Debug, Clone)]
+struct Own {
+    documents: Vec<Document>,
+    /// SHA-256 of each certificate that `documents` counts already.
+    seen: Vec<[u8; 32]>,
+    /// Where its signers' chains end.
+    ends: Vec<ChainEnd>,
+}
+
+/// The last certificate of a chain.
+#[derive(Debug, Clone)]
+pub(crate) struct ChainEnd {
+    /// Of which chain.
+    pub(crate) what: &'static str,
+    pub(crate) self_issued: bool,
+    pub(crate) subject: String,
+    /// SHA-384 of its public key, hex.
+    pub(crate) key_id: String,
+    /// SHA-256 of itself, hex.
+    pub(crate) fingerprint: String,
+}
 
 impl Collateral {
     /// Reads the JSON form.
@@ -37,36 +67,142 @@ impl Collateral {
         if json.len() > MAX_COLLATERAL {
             return Err(CollateralError::TooLong { found: json.len() });
         }
-        Ok(Collateral(serde_json::from_slice(json)?))
+        let fields: QuoteCollateralV3 = serde_json::from_slice(json)?;
+        Ok(Collateral::from(fields))
     }
 
     /// Writes the JSON form.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(&self.0).unwrap_or_default()
+        serde_json::to_string_pretty(&self.fields).unwrap_or_default()
     }
 
     /// When the first of its parts stops to hold, Unix seconds; `None` if a part can't be read.
     pub fn expires(&self) -> Option<u64> {
-        let parts = parts(&self.0, "").ok()?;
-        parts.iter().map(|part| part.until).min()
+        self.documents()?.iter().map(|part| part.until).min()
+    }
+
+    /// Every dated document, CRL and certificate in it; `None` if a part can't be read.
+    pub fn documents(&self) -> Option<&[Document]> {
+        self.own.as_ref().ok().map(|own| own.documents.as_slice())
+    }
+
+    /// SHA-256 over all fields, each with its length: what a cache knows it by.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The fields as they were published.
+    pub fn fields(&self) -> &QuoteCollateralV3 {
+        &self.fields
+    }
+
+    /// The PCK chain that counts: the collateral's where it brings one, else the quote's.
+    pub(crate) fn pck_chain<'a>(&'a self, from_quote: &'a [u8]) -> &'a [u8] {
+        self.fields.pck_certificate_chain.as_ref().map_or(from_quote, |chain| chain.as_bytes())
+    }
+
+    /// Where the chains of its signers end, as far as they can be read.
+    pub(crate) fn ends(&self) -> &[ChainEnd] {
+        self.own.as_ref().map_or(&[], |own| own.ends.as_slice())
+    }
+
+    /// Every dated part, those of this PCK chain among them.
+    pub(crate) fn with_chain(&self, pck: &Result<Vec<Certificate>, String>) -> Result<Vec<Document>, String> {
+        let own = self.own.as_ref().map_err(String::clone)?;
+        let (mut documents, mut seen) = (own.documents.clone(), own.seen.clone());
+        for certificate in pck.as_ref().map_err(String::clone)? {
+            count(certificate, &mut documents, &mut seen)?;
+        }
+        Ok(documents)
     }
 }
 
 impl From<QuoteCollateralV3> for Collateral {
     fn from(fields: QuoteCollateralV3) -> Self {
-        Collateral(fields)
+        Collateral { digest: digest(&fields), own: Own::read(&fields), fields }
     }
 }
 
-/// One dated document or certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Dated {
-    pub(crate) what: String,
-    pub(crate) from: u64,
-    pub(crate) until: u64,
+fn digest(fields: &QuoteCollateralV3) -> [u8; 32] {
+    let parts: [&[u8]; 10] = [
+        fields.pck_crl_issuer_chain.as_bytes(),
+        &fields.root_ca_crl,
+        &fields.pck_crl,
+        fields.tcb_info_issuer_chain.as_bytes(),
+        fields.tcb_info.as_bytes(),
+        &fields.tcb_info_signature,
+        fields.qe_identity_issuer_chain.as_bytes(),
+        fields.qe_identity.as_bytes(),
+        &fields.qe_identity_signature,
+        fields.pck_certificate_chain.as_deref().unwrap_or_default().as_bytes(),
+    ];
+    let mut hash = Sha256::new();
+    hash.update([u8::from(fields.pck_certificate_chain.is_some())]);
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
-impl Dated {
+impl Own {
+    fn read(fields: &QuoteCollateralV3) -> Result<Self, String> {
+        let mut documents = vec![
+            dated_json("TCB info", &fields.tcb_info)?,
+            dated_json("QE identity", &fields.qe_identity)?,
+            dated_crl("root CA CRL", &fields.root_ca_crl)?,
+            dated_crl("PCK CRL", &fields.pck_crl)?,
+        ];
+        let (mut seen, mut ends) = (Vec::new(), Vec::new());
+        let signers = [
+            ("TCB info chain", fields.tcb_info_issuer_chain.as_str()),
+            ("QE identity chain", &fields.qe_identity_issuer_chain),
+            ("PCK CRL chain", &fields.pck_crl_issuer_chain),
+        ];
+        for (at, (what, pem)) in signers.into_iter().enumerate() {
+            // Intel's signer is the same for both documents.
+            if signers[..at].iter().any(|(_, earlier)| *earlier == pem) {
+                continue;
+            }
+            let chain = certificates(what, pem)?;
+            for certificate in &chain {
+                count(certificate, &mut documents, &mut seen)?;
+            }
+            // dcap-qvl takes the issuer of the PCK CRL from the PCK chain.
+            if what != "PCK CRL chain" {
+                ends.extend(ChainEnd::of(what, &chain));
+            }
+        }
+        Ok(Own { documents, seen, ends })
+    }
+}
+
+impl ChainEnd {
+    pub(crate) fn of(what: &'static str, chain: &[Certificate]) -> Option<Self> {
+        let last = chain.last()?;
+        let tbs = last.tbs_certificate();
+        Some(ChainEnd {
+            what,
+            self_issued: tbs.issuer() == tbs.subject(),
+            subject: tbs.subject().to_string(),
+            key_id: policy::key_id(last),
+            fingerprint: last.to_der().map(|der| policy::fingerprint(&der)).unwrap_or_default(),
+        })
+    }
+}
+
+/// One dated document, CRL or certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Document {
+    /// Which.
+    pub what: String,
+    /// Issued, or valid from: Unix seconds.
+    pub from: u64,
+    /// Next update, or valid until: Unix seconds.
+    pub until: u64,
+}
+
+impl Document {
     /// What is wrong with it at this time, if anything.
     pub(crate) fn fault(&self, at: u64) -> Option<String> {
         if at < self.from {
@@ -76,58 +212,39 @@ impl Dated {
     }
 }
 
-/// Every dated part of the collateral and of the quote's own chain.
-pub(crate) fn parts(collateral: &QuoteCollateralV3, pck_chain: &str) -> Result<Vec<Dated>, String> {
-    let mut parts = vec![
-        dated_json("TCB info", &collateral.tcb_info)?,
-        dated_json("QE identity", &collateral.qe_identity)?,
-        dated_crl("root CA CRL", &collateral.root_ca_crl)?,
-        dated_crl("PCK CRL", &collateral.pck_crl)?,
-    ];
-    let mut seen = BTreeSet::new();
-    let chains = [
-        ("TCB info chain", collateral.tcb_info_issuer_chain.as_str()),
-        ("QE identity chain", &collateral.qe_identity_issuer_chain),
-        ("PCK CRL chain", &collateral.pck_crl_issuer_chain),
-        ("PCK chain", pck_chain),
-    ];
-    for (what, pem) in chains {
-        for certificate in certificates(what, pem)? {
-            if !seen.insert(certificate.to_der().map_err(|e| format!("{what}: {e}"))?) {
-                continue;
-            }
-            let tbs = certificate.tbs_certificate();
-            let (from, until) = (tbs.validity().not_before, tbs.validity().not_after);
-            parts.push(Dated {
-                what: format!("certificate `{}`", common_name(tbs.subject())),
-                from: from.to_unix_duration().as_secs(),
-                until: until.to_unix_duration().as_secs(),
-            });
-        }
+/// Adds a certificate's dates, unless it was counted already.
+fn count(
+    certificate: &Certificate,
+    documents: &mut Vec<Document>,
+    seen: &mut Vec<[u8; 32]>,
+) -> Result<(), String> {
+    let der = certificate.to_der().map_err(|e| format!("certificate: {e}"))?;
+    let hash = Sha256::digest(der).into();
+    if seen.contains(&hash) {
+        return Ok(());
     }
-    Ok(parts)
+    seen.push(hash);
+    let tbs = certificate.tbs_certificate();
+    documents.push(Document {
+        what: format!("certificate `{}`", common_name(tbs.subject())),
+        from: tbs.validity().not_before.to_unix_duration().as_secs(),
+        until: tbs.validity().not_after.to_unix_duration().as_secs(),
+    });
+    Ok(())
 }
 
 /// The certificates of a PEM chain, leaf first; empty text has none.
-pub(crate) fn certificates(what: &str, pem: &str) -> Result<Vec<x509_cert::Certificate>, String> {
+pub(crate) fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate>, String> {
     // Quoting libraries append the NUL of a C string.
     let pem = pem.trim_end_matches('\0').trim();
     if pem.is_empty() {
         return Ok(Vec::new());
     }
-    let chain = x509_cert::Certificate::load_pem_chain(pem.as_bytes()).map_err(|e| format!("{what}: {e}"))?;
+    let chain = Certificate::load_pem_chain(pem.as_bytes()).map_err(|e| format!("{what}: {e}"))?;
     if chain.len() > MAX_CHAIN {
         return Err(format!("{what}: expected at most {MAX_CHAIN} certificates, found {}", chain.len()));
     }
     Ok(chain)
-}
-
-/// The PCK chain that counts: the collateral's where it brings one, else the quote's.
-pub(crate) fn pck_chain(collateral: &QuoteCollateralV3, from_quote: &[u8]) -> String {
-    match &collateral.pck_certificate_chain {
-        Some(chain) => chain.clone(),
-        None => String::from_utf8_lossy(from_quote).into_owned(),
-    }
 }
 
 /// The common name alone; the rest of Intel's subjects is the same everywhere.
@@ -144,17 +261,17 @@ struct Dates {
     next_update: String,
 }
 
-fn dated_json(what: &str, json: &str) -> Result<Dated, String> {
+fn dated_json(what: &str, json: &str) -> Result<Document, String> {
     let dates: Dates = serde_json::from_str(json).map_err(|e| format!("{what}: {e}"))?;
     let read = |text: &str| time::read(text).ok_or_else(|| format!("{what}: `{text}` is no UTC date"));
-    Ok(Dated { what: what.into(), from: read(&dates.issue_date)?, until: read(&dates.next_update)? })
+    Ok(Document { what: what.into(), from: read(&dates.issue_date)?, until: read(&dates.next_update)? })
 }
 
-fn dated_crl(what: &str, der: &[u8]) -> Result<Dated, String> {
+fn dated_crl(what: &str, der: &[u8]) -> Result<Document, String> {
     let list: x509_cert::crl::CertificateList<x509_cert::certificate::Rfc5280> =
         x509_cert::crl::CertificateList::from_der(der).map_err(|e| format!("{what}: {e}"))?;
     let until = list.tbs_cert_list.next_update.ok_or_else(|| format!("{what}: has no nextUpdate"))?;
-    Ok(Dated {
+    Ok(Document {
         what: what.into(),
         from: list.tbs_cert_list.this_update.to_unix_duration().as_secs(),
         until: until.to_unix_duration().as_secs(),

@@ -6,6 +6,9 @@
 //!
 //! [tcb]
 //! accept = ["UpToDate"]
+//! grace = { OutOfDate = 30 }           # days; none when not given
+//! min-evaluation = 0                   # floor of tcbEvaluationDataNumber
+//! reject-advisories = []
 //!
 //! [td]
 //! allow-attributes = []                # of icssd, lass, pks, kl, tpa, perfmon
@@ -14,16 +17,26 @@
 //! mrowner = "hex"                      # these three: zeros when not given
 //! mrownerconfig = "hex"
 //! mrservicetd = "hex"
+//!
+//! [gpu]                                # floors of firmware; none when not given
+//! driver-min = "550.90.07"
+//! vbios-min = "96.00.74.00.1a"
+//!
+//! [[releases]]                         # reference values, where none are given beside the policy
+//! name = "worker 0.1.0, 2 vCPU, 4 GiB"
+//! mrtd = "hex"                         # and rtmr0, rtmr1, rtmr2, rtmr3 if it is used
 //! ```
 //! Every default is the strict one. Two doors are kept apart by type: [`Policy::production`] and a policy with
 //! `platform = "tdx"` always end in Intel's root and can't name another; [`Policy::simulated`] can't name Intel's, and
 //! its root must carry SIMULATED in its subject, so that a certificate authority of a real vendor can't pass for it.
 //! DEBUG, bits that no specification names, and a missing SEPT_VE_DISABLE are refused by every policy.
 
-use crate::td::{XFAM_DEFINED, XFAM_FIXED1, attributes};
-use dcap_qvl::TcbStatus;
-use measure::Digest384;
+mod settings;
+
+use crate::reference::Reference;
 use serde::Deserialize;
+pub use settings::GpuFloors;
+pub(crate) use settings::Settings;
 use sha2::{Digest, Sha256, Sha384};
 use x509_cert::der::{Decode, Encode};
 
@@ -63,6 +76,11 @@ pub enum PolicyError {
         "policy: platform \"tdx\" with a root of its own; its root is always Intel's: remove `root`, or say platform = \"simulated\""
     )]
     ProductionRoot,
+    /// A simulated policy where only one for hardware may stand.
+    #[error(
+        "policy: platform \"simulated\", expected \"tdx\": what runs in production is never held against a simulated root; give a policy for hardware"
+    )]
+    SimulatedInProduction,
     /// A simulated policy without its trust root.
     #[error(
         "policy: platform \"simulated\" needs `root`, a DER certificate; make one with `chrysalis-simulator pki`"
@@ -121,62 +139,7 @@ pub struct Policy {
 #[derive(Debug, Clone)]
 enum Root {
     Intel,
-    Simulated { der: Vec<u8>, key_id: String },
-}
-
-/// Everything in a policy but its trust root.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) accept: Vec<TcbStatus>,
-    pub(crate) allowed_attributes: u64,
-    pub(crate) xfam_allowed: u64,
-    pub(crate) mrseam: Vec<Digest384>,
-    pub(crate) mrowner: Digest384,
-    pub(crate) mrownerconfig: Digest384,
-    pub(crate) mrservicetd: Digest384,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            accept: vec![TcbStatus::UpToDate],
-            allowed_attributes: 0,
-            xfam_allowed: XFAM_DEFINED,
-            mrseam: Vec::new(),
-            mrowner: Digest384::ZERO,
-            mrownerconfig: Digest384::ZERO,
-            mrservicetd: Digest384::ZERO,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Text {
-    schema: u32,
-    platform: Platform,
-    root: Option<String>,
-    #[serde(default)]
-    tcb: TcbText,
-    #[serde(default)]
-    td: TdText,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct TcbText {
-    accept: Option<Vec<TcbStatus>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct TdText {
-    allow_attributes: Option<Vec<String>>,
-    xfam_allowed: Option<u64>,
-    mrseam: Option<Vec<Digest384>>,
-    mrowner: Option<Digest384>,
-    mrownerconfig: Option<Digest384>,
-    mrservicetd: Option<Digest384>,
+    Simulated { der: Vec<u8>, key_id: String, fingerprint: String },
 }
 
 impl PolicyFile {
@@ -185,7 +148,7 @@ impl PolicyFile {
         if text.len() > MAX_POLICY {
             return Err(PolicyError::TooLong { found: text.len() });
         }
-        let text: Text = toml::from_str(text).map_err(Box::new)?;
+        let text: settings::Text = toml::from_str(text).map_err(Box::new)?;
         if text.schema != 1 {
             return Err(value("schema", text.schema.to_string(), "1"));
         }
@@ -194,8 +157,21 @@ impl PolicyFile {
             (Platform::Simulated, None) => return Err(PolicyError::NoSimulatedRoot),
             _ => {}
         }
-        let settings = Settings::read(text.tcb, text.td)?;
-        Ok(PolicyFile { platform: text.platform, root: text.root, settings })
+        let (platform, root) = (text.platform, text.root.clone());
+        Ok(PolicyFile { platform, root, settings: Settings::read(text)? })
+    }
+
+    /// Which kind of platform it speaks of.
+    pub fn platform(&self) -> Platform {
+        self.platform
+    }
+
+    /// The only door of a production program: a policy for hardware, never one that names a simulated root.
+    pub fn resolve_production(self) -> Result<Policy, PolicyError> {
+        match self.platform {
+            Platform::Tdx => self.resolve(None),
+            Platform::Simulated => Err(PolicyError::SimulatedInProduction),
+        }
     }
 
     /// The path that a simulated policy names, relative to the policy's own file.
@@ -250,59 +226,23 @@ impl Policy {
         }
     }
 
+    /// Reference values that the policy itself brings.
+    pub fn reference(&self) -> Option<&Reference> {
+        self.settings.reference.as_ref()
+    }
+
+    /// Floors of GPU firmware.
+    pub fn gpu(&self) -> &GpuFloors {
+        &self.settings.gpu
+    }
+
     /// SHA-256 of the root certificate, hex.
     pub fn root_fingerprint(&self) -> String {
         match &self.root {
             Root::Intel => INTEL_ROOT_FINGERPRINT.into(),
-            Root::Simulated { der, .. } => fingerprint(der),
+            Root::Simulated { fingerprint, .. } => fingerprint.clone(),
         }
     }
-}
-
-impl Settings {
-    fn read(tcb: TcbText, td: TdText) -> Result<Self, PolicyError> {
-        let strict = Settings::default();
-        let accept = tcb.accept.unwrap_or(strict.accept);
-        if accept.contains(&TcbStatus::Revoked) {
-            return Err(value(
-                "tcb.accept",
-                "Revoked".into(),
-                "any other status: a revoked platform's keys are known",
-            ));
-        }
-        let mut allowed_attributes = 0;
-        for name in td.allow_attributes.unwrap_or_default() {
-            allowed_attributes |= attribute(&name)?;
-        }
-        let xfam_allowed = td.xfam_allowed.unwrap_or(strict.xfam_allowed);
-        if xfam_allowed & XFAM_FIXED1 != XFAM_FIXED1 {
-            return Err(value(
-                "td.xfam-allowed",
-                format!("{xfam_allowed:#x}"),
-                "bits 0 and 1 set: no TD is without them",
-            ));
-        }
-        Ok(Settings {
-            accept,
-            allowed_attributes,
-            xfam_allowed,
-            mrseam: td.mrseam.unwrap_or(strict.mrseam),
-            mrowner: td.mrowner.unwrap_or(strict.mrowner),
-            mrownerconfig: td.mrownerconfig.unwrap_or(strict.mrownerconfig),
-            mrservicetd: td.mrservicetd.unwrap_or(strict.mrservicetd),
-        })
-    }
-}
-
-/// The bit that a policy may allow under this name. A TD that can be migrated, or whose service TDs may change while it
-/// runs, is refused by every policy for now: nothing here appraises those service TDs.
-fn attribute(name: &str) -> Result<u64, PolicyError> {
-    let may = |n: &str| !matches!(n, "migratable" | "servtd-ext");
-    if let Some((_, bit)) = attributes::NAMED.iter().find(|(n, _)| *n == name && may(n)) {
-        return Ok(*bit);
-    }
-    let names: Vec<_> = attributes::NAMED.iter().map(|(n, _)| *n).filter(|n| may(n)).collect();
-    Err(value("td.allow-attributes", format!("`{name}`"), &format!("one of {}", names.join(", "))))
 }
 
 fn simulated_root(der: &[u8]) -> Result<Root, PolicyError> {
@@ -317,7 +257,8 @@ fn simulated_root(der: &[u8]) -> Result<Root, PolicyError> {
         return Err(PolicyError::NotSimulated { subject, reason: "which does not say SIMULATED" });
     }
     let der = certificate.to_der().map_err(|e| PolicyError::BadRoot(e.to_string()))?;
-    Ok(Root::Simulated { der, key_id })
+    let fingerprint = fingerprint(&der);
+    Ok(Root::Simulated { der, key_id, fingerprint })
 }
 
 /// SHA-384 of a certificate's public key bits, hex.
@@ -338,6 +279,7 @@ fn value(field: &'static str, found: String, expected: &str) -> PolicyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dcap_qvl::TcbStatus;
 
     #[test]
     fn an_empty_production_policy_is_the_strict_one() {
@@ -361,6 +303,7 @@ mod tests {
         assert!(matches!(PolicyFile::parse(text), Err(PolicyError::NoSimulatedRoot)));
         let file = PolicyFile::parse(&format!("{text}root = \"root.der\"\n")).unwrap();
         assert_eq!(file.root(), Some("root.der"));
+        assert!(matches!(file.clone().resolve_production(), Err(PolicyError::SimulatedInProduction)));
         assert!(matches!(file.resolve(None), Err(PolicyError::NoSimulatedRoot)));
     }
 

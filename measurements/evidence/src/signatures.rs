@@ -1,15 +1,24 @@
 //! Checks from the root down to the quote's signature, and of what the signed collateral says about the platform.
+//!
+//! ```text
+//! quote, collateral, root --look--> Endorsed --judge--> checks        look: signatures, dates, levels; no policy
+//!                            ^ or from the cache                      judge: time and policy's settings
+//! ```
+//! Both the first look and a remembered one go through the same `judge`, so that they can't differ in words.
 
 use crate::appraise::Inputs;
+use crate::cache::Cache;
 use crate::chain::{self, Outcome, Step};
-use crate::collateral::{self, Dated};
-use crate::policy::{self, Platform};
+use crate::collateral::{self, ChainEnd, Collateral, Document};
+use crate::policy::{Platform, Policy};
 use crate::quote::Quote;
-use crate::tcb::{self, Tcb};
-use crate::time;
-use crate::verdict::{CheckName, Checks};
-use dcap_qvl::intel::{PckExtension, parse_pck_extension_from_pem};
-use dcap_qvl::{QeIdentity, TcbInfo, TcbStatus};
+use crate::tcb::{self, Evaluated, Tcb};
+use crate::verdict::{Check, CheckName, Checks};
+use crate::{module, tcb_checks, time};
+use dcap_qvl::intel::{PckExtension, parse_pck_extension};
+use dcap_qvl::{QeIdentity, TcbInfo};
+use std::sync::Arc;
+use x509_cert::Certificate;
 use x509_cert::der::Encode;
 
 /// What came of it.
@@ -19,8 +28,86 @@ pub(crate) struct Signed {
     pub(crate) verified: bool,
     pub(crate) tcb_status: Option<String>,
     pub(crate) tcb: Option<Tcb>,
+    /// Every dated part.
+    pub(crate) documents: Vec<Document>,
     /// What the library says of the TD's attributes, if that stopped it.
     pub(crate) attributes_fault: Option<String>,
+}
+
+/// Everything about a quote's platform that does not depend on the policy's settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Endorsed {
+    /// Every signature holds at the time that was asked for.
+    pub(crate) verified: bool,
+    /// Checks without the window's and the levels'.
+    pub(crate) checks: Vec<Check>,
+    pub(crate) window: Option<Result<Window, String>>,
+    pub(crate) levels: Option<Levels>,
+    pub(crate) attributes_fault: Option<String>,
+    /// Public key of the PCK certificate, SEC1 uncompressed.
+    pub(crate) pck_key: Vec<u8>,
+}
+
+/// Where the dates of all parts meet.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    pub(crate) documents: Vec<Document>,
+    /// The latest start.
+    pub(crate) from: u64,
+    /// The earliest end.
+    pub(crate) until: u64,
+    /// Of which part that is.
+    first: String,
+}
+
+/// TCB levels as found here, and what the library says to them.
+#[derive(Debug, Clone)]
+pub(crate) struct Levels {
+    pub(crate) evaluated: Result<Evaluated, String>,
+    pub(crate) library: Library,
+}
+
+/// The library's opinion of the levels.
+#[derive(Debug, Clone)]
+pub(crate) enum Library {
+    /// This status.
+    Status(String),
+    /// It stopped at the levels, for this reason.
+    Stopped(String),
+    /// It stopped later and told no status.
+    Silent,
+}
+
+impl Endorsed {
+    /// Bytes that it takes in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        let check = |check: &Check| {
+            size_of::<Check>() + check.expected.len() + check.actual.len() + check.source.len()
+        };
+        let documents = self.window.iter().flatten().flat_map(|window| &window.documents);
+        let documents = documents.map(|document| size_of::<Document>() + document.what.len());
+        // The levels with their dates and advisories are a few hundred bytes.
+        size_of::<Self>() + self.checks.iter().map(check).chain(documents).sum::<usize>() + 1024
+    }
+}
+
+impl Window {
+    pub(crate) fn holds(&self, at: u64) -> bool {
+        self.from <= at && at < self.until
+    }
+
+    fn of(documents: Vec<Document>) -> Result<Self, String> {
+        let from = documents.iter().map(|part| part.from).max().unwrap_or(0);
+        let first = documents.iter().min_by_key(|part| part.until).ok_or("no dated part")?;
+        let (until, first) = (first.until, first.what.clone());
+        Ok(Window { documents, from, until, first })
+    }
+
+    /// The time that was asked for, or one at which the collateral did hold, so that the other checks can still be told
+    /// apart.
+    fn verify_at(&self, at: u64) -> u64 {
+        if self.holds(at) || self.from >= self.until { at } else { self.from }
+    }
 }
 
 /// Name, step, what is expected and where the expectation comes from.
@@ -42,62 +129,129 @@ const STEPS: [(CheckName, Step, &str, &str); 5] = [
     (CheckName::QuoteSignature, Step::QuoteSignature, "quote signed by the attestation key", "QE report"),
 ];
 
-pub(crate) fn check(checks: &mut Checks, inputs: &Inputs<'_>, quote: &Quote) -> Signed {
-    let fields = &inputs.collateral.0;
-    let pck_chain = collateral::pck_chain(fields, &quote.signature.pck_chain);
-    if foreign_root(checks, inputs, &pck_chain) {
-        return Signed::default();
-    }
-    let Some(window) = window(checks, inputs, &pck_chain) else { return Signed::default() };
-    let outcome = chain::verify(inputs.quote, fields, inputs.policy, window.verify_at);
-    root(checks, inputs, &outcome);
-    for (name, step, expected, source) in STEPS {
-        if outcome.passed(step) {
-            checks.judge(name, true, expected, "signatures hold", source);
-            checks.expires(window.expires);
-        } else if let Some(why) = outcome.stopped(step) {
-            checks.judge(name, false, expected, why, source);
+/// Looks, or remembers, then judges.
+pub(crate) fn check(
+    checks: &mut Checks,
+    inputs: &Inputs<'_>,
+    quote: &Quote,
+    cache: Option<&Cache>,
+) -> Signed {
+    let endorsed = match cache.and_then(|cache| cache.known(inputs, quote)) {
+        Some(known) => known,
+        None => {
+            let found = Arc::new(look(inputs, quote));
+            if let Some(cache) = cache {
+                cache.learn(inputs, quote, &found);
+            }
+            found
         }
+    };
+    judge(checks, inputs, &endorsed)
+}
+
+/// Everything from the bytes: every chain, CRL, document and signature.
+fn look(inputs: &Inputs<'_>, quote: &Quote) -> Endorsed {
+    let (collateral, policy) = (inputs.collateral, inputs.policy);
+    let pem = collateral.pck_chain(&quote.signature.pck_chain);
+    let pck = collateral::certificates("PCK chain", &String::from_utf8_lossy(pem));
+    let mut found = Endorsed::default();
+    let mut checks = Checks::new();
+    if foreign_root(&mut checks, collateral, policy, &pck) {
+        found.checks = checks.into_inner();
+        return found;
     }
+    let window = match collateral.with_chain(&pck).and_then(Window::of) {
+        Ok(window) => window,
+        Err(why) => {
+            found.window = Some(Err(why));
+            return found;
+        }
+    };
+    let holds = window.holds(inputs.at);
+    let outcome = chain::verify(inputs.quote, collateral.fields(), policy, window.verify_at(inputs.at));
+    steps(&mut checks, policy, &outcome, holds.then_some(window.until));
+    found.verified = holds && matches!(outcome, Outcome::Verified(_));
+    found.attributes_fault = outcome.stopped(Step::Attributes).map(str::to_owned);
+    found.window = Some(Ok(window));
+    if outcome.passed(Step::QuoteSignature) {
+        found.levels = levels(&mut checks, collateral, quote, &pck, &outcome);
+        found.pck_key = pck.ok().and_then(|chain| chain.first().map(public_key)).unwrap_or_default();
+    }
+    found.checks = checks.into_inner();
+    found
+}
+
+fn public_key(certificate: &Certificate) -> Vec<u8> {
+    certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec()
+}
+
+fn judge(checks: &mut Checks, inputs: &Inputs<'_>, endorsed: &Endorsed) -> Signed {
+    checks.extend(&endorsed.checks);
     let mut signed = Signed {
-        verified: matches!(outcome, Outcome::Verified(_)) && window.holds,
-        attributes_fault: outcome.stopped(Step::Attributes).map(str::to_owned),
+        verified: endorsed.verified,
+        attributes_fault: endorsed.attributes_fault.clone(),
         ..Signed::default()
     };
-    if outcome.passed(Step::QuoteSignature) {
-        levels(checks, inputs, quote, &pck_chain, &outcome, &mut signed);
-        if checks.has(CheckName::Tcb) {
-            checks.expires(window.expires);
+    let Some(window) = &endorsed.window else { return signed };
+    let until = judge_window(checks, inputs.at, window);
+    if let Ok(window) = window {
+        signed.documents.clone_from(&window.documents);
+    }
+    if let Some(levels) = &endorsed.levels {
+        tcb_checks::check(checks, inputs, levels, until);
+        if let Ok(evaluated) = &levels.evaluated {
+            signed.tcb_status = Some(evaluated.status.to_string());
+            signed.tcb = Some(evaluated.tcb.clone());
         }
     }
     signed
 }
 
-fn root_words(inputs: &Inputs<'_>) -> (String, &'static str) {
-    let whose = match inputs.policy.platform() {
+/// Until when all parts hold, if they do.
+fn judge_window(checks: &mut Checks, at: u64, window: &Result<Window, String>) -> Option<u64> {
+    let expected = format!("all parts hold at {}", time::show(at));
+    let source = "collateral: dates of documents, CRLs and certificates";
+    let window = match window {
+        Ok(window) => window,
+        Err(why) => {
+            checks.judge(CheckName::CollateralWindow, false, &expected, why, source);
+            return None;
+        }
+    };
+    let holds = window.holds(at);
+    let (from, until) = (time::show(window.from), time::show(window.until));
+    let found = if holds {
+        format!("all {} hold from {from} until {until} ({})", window.documents.len(), window.first)
+    } else {
+        let faults: Vec<String> = window.documents.iter().filter_map(|part| part.fault(at)).collect();
+        faults.join("; ")
+    };
+    checks.judge(CheckName::CollateralWindow, holds, &expected, &found, source);
+    checks.expires(Some(window.until));
+    holds.then_some(window.until)
+}
+
+fn root_words(policy: &Policy) -> (String, &'static str) {
+    let whose = match policy.platform() {
         Platform::Tdx => "Intel's root",
         Platform::Simulated => "simulated root",
     };
-    (format!("{whose}, SHA-256 {}", inputs.policy.root_fingerprint()), "policy")
+    (format!("{whose}, SHA-256 {}", policy.root_fingerprint()), "policy")
 }
 
 /// Whether a chain ends in a self-issued certificate that is not the policy's root. A chain need not contain its root;
 /// then the signatures tell.
-fn foreign_root(checks: &mut Checks, inputs: &Inputs<'_>, pck_chain: &str) -> bool {
-    let fields = &inputs.collateral.0;
-    let chains = [
-        ("PCK chain", pck_chain),
-        ("TCB info chain", fields.tcb_info_issuer_chain.as_str()),
-        ("QE identity chain", fields.qe_identity_issuer_chain.as_str()),
-    ];
-    for (what, pem) in chains {
-        let last = collateral::certificates(what, pem).ok().and_then(|chain| chain.into_iter().last());
-        let Some(last) = last else { continue };
-        let tbs = last.tbs_certificate();
-        if tbs.issuer() == tbs.subject() && policy::key_id(&last) != inputs.policy.root_key_id() {
-            let print = last.to_der().map(|der| policy::fingerprint(&der)).unwrap_or_default();
-            let found = format!("{what} ends in `{}`, SHA-256 {print}", tbs.subject());
-            let (expected, source) = root_words(inputs);
+fn foreign_root(
+    checks: &mut Checks,
+    collateral: &Collateral,
+    policy: &Policy,
+    pck: &Result<Vec<Certificate>, String>,
+) -> bool {
+    let own = pck.as_ref().ok().and_then(|chain| ChainEnd::of("PCK chain", chain));
+    for end in own.iter().chain(collateral.ends()) {
+        if end.self_issued && end.key_id != policy.root_key_id() {
+            let found = format!("{} ends in `{}`, SHA-256 {}", end.what, end.subject, end.fingerprint);
+            let (expected, source) = root_words(policy);
             checks.judge(CheckName::TrustRoot, false, &expected, &found, source);
             return true;
         }
@@ -105,98 +259,55 @@ fn foreign_root(checks: &mut Checks, inputs: &Inputs<'_>, pck_chain: &str) -> bo
     false
 }
 
-fn root(checks: &mut Checks, inputs: &Inputs<'_>, outcome: &Outcome) {
-    let (expected, source) = root_words(inputs);
-    match outcome {
-        Outcome::Stopped(Step::TrustRoot, why) => {
-            checks.judge(CheckName::TrustRoot, false, &expected, why, source);
+fn steps(checks: &mut Checks, policy: &Policy, outcome: &Outcome, expires: Option<u64>) {
+    let (expected, source) = root_words(policy);
+    let fault = outcome.stopped(Step::TrustRoot);
+    checks.judge(CheckName::TrustRoot, fault.is_none(), &expected, fault.unwrap_or(&expected), source);
+    for (name, step, expected, source) in STEPS {
+        if outcome.passed(step) {
+            checks.judge(name, true, expected, "signatures hold", source);
+            checks.expires(expires);
+        } else if let Some(why) = outcome.stopped(step) {
+            checks.judge(name, false, expected, why, source);
         }
-        Outcome::Verified(claims) => {
-            let good = hex::encode(&claims.platform.root_key_id) == inputs.policy.root_key_id();
-            checks.judge(CheckName::TrustRoot, good, &expected, &expected, source);
-        }
-        Outcome::Stopped(..) => checks.judge(CheckName::TrustRoot, true, &expected, &expected, source),
     }
 }
 
-struct Window {
-    /// The collateral holds at the time that was asked for.
-    holds: bool,
-    /// That time, or one at which the collateral did hold, so that the other checks can still be told apart.
-    verify_at: u64,
-    expires: Option<u64>,
-}
-
-fn window(checks: &mut Checks, inputs: &Inputs<'_>, pck_chain: &str) -> Option<Window> {
-    let at = inputs.at;
-    let expected = format!("all parts hold at {}", time::show(at));
-    let source = "collateral: dates of documents, CRLs and certificates";
-    let parts = match collateral::parts(&inputs.collateral.0, pck_chain) {
-        Ok(parts) => parts,
-        Err(why) => {
-            checks.judge(CheckName::CollateralWindow, false, &expected, &why, source);
-            return None;
-        }
-    };
-    let from = parts.iter().map(|part| part.from).max().unwrap_or(0);
-    let until = parts.iter().min_by_key(|part| part.until)?;
-    let faults: Vec<String> = parts.iter().filter_map(|part: &Dated| part.fault(at)).collect();
-    let holds = faults.is_empty();
-    let first =
-        || format!("all hold from {} until {} ({})", time::show(from), time::show(until.until), until.what);
-    let found = if holds { first() } else { faults.join("; ") };
-    checks.judge(CheckName::CollateralWindow, holds, &expected, &found, source);
-    checks.expires(Some(until.until));
-    let verify_at = if holds || from >= until.until { at } else { from };
-    Some(Window { holds, verify_at, expires: holds.then_some(until.until) })
-}
-
-/// What the signed collateral says of this platform. Only reached when the signatures hold.
+/// What the signed collateral says of this platform. Only reached when the signatures hold; `None` where it is another
+/// platform's.
 fn levels(
     checks: &mut Checks,
-    inputs: &Inputs<'_>,
+    collateral: &Collateral,
     quote: &Quote,
-    pck_chain: &str,
+    pck: &Result<Vec<Certificate>, String>,
     outcome: &Outcome,
-    signed: &mut Signed,
-) {
-    let accept = &inputs.policy.settings.accept;
-    let words: Vec<String> = accept.iter().map(ToString::to_string).collect();
-    let expected = words.join(" or ");
-    let source = "policy and collateral: tcb_info";
-    let (info, identity, pck) = match documents(inputs, pck_chain) {
+) -> Option<Levels> {
+    let library = match outcome {
+        Outcome::Verified(status) => Library::Status(status.clone()),
+        Outcome::Stopped(Step::Levels, why) => Library::Stopped(why.clone()),
+        Outcome::Stopped(..) => Library::Silent,
+    };
+    let (info, identity, pck) = match documents(collateral, pck) {
         Ok(documents) => documents,
-        Err(why) => return checks.judge(CheckName::Tcb, false, &expected, &why, source),
+        Err(why) => return Some(Levels { evaluated: Err(why), library }),
     };
     if !fmspc(checks, &info, &pck) {
-        return;
+        return None;
     }
-    module(checks, quote, &info);
-    let evaluated = match tcb::evaluate(&info, &identity, quote, &pck) {
-        Ok(evaluated) => evaluated,
-        Err(why) => return checks.judge(CheckName::Tcb, false, &expected, &why, source),
-    };
-    signed.tcb_status = Some(evaluated.status.to_string());
-    let found = format!("{}: {}", evaluated.status, evaluated.tcb.words());
-    signed.tcb = Some(evaluated.tcb);
-    let good = accept.contains(&evaluated.status) && evaluated.status != TcbStatus::Revoked;
-    // Second opinions: of the library on the status, and on anything that the checks here took for good.
-    let (good, found) = match outcome {
-        Outcome::Verified(claims) if claims.tcb.status != evaluated.status => {
-            (false, format!("two evaluations differ: {found}; dcap-qvl: {}", claims.tcb.status))
-        }
-        Outcome::Stopped(Step::Levels, why) if good && !checks.any_failed() => (false, why.clone()),
-        _ => (good, found),
-    };
-    checks.judge(CheckName::Tcb, good, &expected, &found, source);
+    module::check(checks, &quote.td, &info);
+    Some(Levels { evaluated: tcb::evaluate(&info, &identity, quote, &pck), library })
 }
 
-fn documents(inputs: &Inputs<'_>, pck_chain: &str) -> Result<(TcbInfo, QeIdentity, PckExtension), String> {
-    let fields = &inputs.collateral.0;
+fn documents(
+    collateral: &Collateral,
+    pck: &Result<Vec<Certificate>, String>,
+) -> Result<(TcbInfo, QeIdentity, PckExtension), String> {
+    let fields = collateral.fields();
     let info = serde_json::from_str(&fields.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
     let identity = serde_json::from_str(&fields.qe_identity).map_err(|e| format!("QE identity: {e}"))?;
-    let pck =
-        parse_pck_extension_from_pem(pck_chain.as_bytes()).map_err(|e| format!("PCK certificate: {e:#}"))?;
+    let leaf = pck.as_ref().map_err(String::clone)?.first().ok_or("PCK chain: empty")?;
+    let der = leaf.to_der().map_err(|e| format!("PCK certificate: {e}"))?;
+    let pck = parse_pck_extension(&der).map_err(|e| format!("PCK certificate: {e:#}"))?;
     Ok((info, identity, pck))
 }
 
@@ -207,33 +318,4 @@ fn fmspc(checks: &mut Checks, info: &TcbInfo, pck: &PckExtension) -> bool {
     let good = found == expected && info.version >= 3;
     checks.judge(CheckName::Fmspc, good, &expected, &found, "PCK certificate, SGX extensions");
     good
-}
-
-/// Signer and attributes of the TDX module, against the TCB info's entry for its version.
-fn module(checks: &mut Checks, quote: &Quote, info: &TcbInfo) {
-    let td = &quote.td;
-    let identity = info.tdx_module_identity(&td.tee_tcb_svn.0).ok().flatten();
-    let wanted = match (identity, &info.tdx_module) {
-        (Some(id), _) => Some((&id.mrsigner, &id.attributes, &id.attributes_mask)),
-        (None, Some(module)) => Some((&module.mrsigner, &module.attributes, &module.attributes_mask)),
-        (None, None) => None,
-    };
-    let found = format!("signer {}, attributes {}", td.mrsignerseam, td.seam_attributes);
-    let source = "collateral: tcb_info, TDX module";
-    let Some((signer, attributes, mask)) = wanted else {
-        let expected = "an entry for this TDX module";
-        return checks.judge(CheckName::Mrsignerseam, false, expected, "no entry", source);
-    };
-    let expected = format!("signer {}, attributes {}", signer.to_lowercase(), attributes.to_lowercase());
-    let good = signer.eq_ignore_ascii_case(&td.mrsignerseam.to_string())
-        && seam_attributes_match(attributes, mask, &td.seam_attributes.0);
-    checks.judge(CheckName::Mrsignerseam, good, &expected, &found, source);
-}
-
-/// Bits under the mask as wanted, all others zero.
-fn seam_attributes_match(wanted: &str, mask: &str, found: &[u8; 8]) -> bool {
-    let (Ok(wanted), Ok(mask)) = (hex::decode(wanted), hex::decode(mask)) else { return false };
-    wanted.len() == 8
-        && mask.len() == 8
-        && found.iter().zip(wanted.iter().zip(&mask)).all(|(f, (w, m))| f & m == w & m && f & !m == 0)
 }

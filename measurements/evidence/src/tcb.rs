@@ -6,6 +6,7 @@
 //! Where both speak, they must agree.
 
 use crate::quote::Quote;
+use crate::time;
 use dcap_qvl::intel::PckExtension;
 use dcap_qvl::{QeIdentity, TcbInfo, TcbLevel, TcbStatus, TcbStatusWithAdvisory};
 use serde::Serialize;
@@ -19,8 +20,14 @@ pub struct Level {
     pub behind: usize,
     /// Date of this level: what was known until then is mitigated.
     pub since: String,
+    /// Date of the next level above, which it does not reach; none where it is the highest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Advisories that are open at this level.
     pub advisories: Vec<String>,
+    /// [`Level::status`] for comparing.
+    #[serde(skip)]
+    pub(crate) word: TcbStatus,
 }
 
 /// The TCB in its parts.
@@ -30,14 +37,19 @@ pub struct Tcb {
     pub platform: Level,
     /// The TDX module; none where the platform's level covers it.
     pub module: Option<Level>,
+    /// The TDX module that runs now, where it was updated under a TD of TDX 1.5 that was launched on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_module: Option<Level>,
     /// The quoting enclave.
     pub qe: Level,
     /// `tcbEvaluationDataNumber` of the TCB info.
     pub evaluation_number: u32,
+    /// `tcbEvaluationDataNumber` of the QE identity.
+    pub qe_evaluation_number: u32,
 }
 
 /// What the levels come to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Evaluated {
     pub(crate) status: TcbStatus,
     pub(crate) tcb: Tcb,
@@ -61,16 +73,20 @@ pub(crate) fn evaluate(
 
     let launch = platform(info, &quote.td.tee_tcb_svn.0, pck)?;
     let mut status = launch.status.clone().merge(&qe_status).status;
+    let mut current_module = None;
     if let Some(v15) = &quote.td.v15 {
-        let current = platform(info, &v15.tee_tcb_svn2.0, pck)?.status.merge(&qe_status).status;
-        status = relaunch(status, current);
+        let current = platform(info, &v15.tee_tcb_svn2.0, pck)?;
+        status = relaunch(status, current.status.merge(&qe_status).status);
+        current_module = current.module.filter(|_| v15.tee_tcb_svn2 != quote.td.tee_tcb_svn);
     }
-    let qe = level(qe_at, qe.tcb_status, &qe.tcb_date, &qe.advisory_ids);
+    let dates = |level: usize| identity.tcb_levels.get(level).map(|level| level.tcb_date.as_str());
     let tcb = Tcb {
         platform: launch.platform,
         module: launch.module,
-        qe,
+        current_module,
+        qe: level(qe_at, qe.tcb_status, dates, &qe.advisory_ids),
         evaluation_number: info.tcb_evaluation_data_number,
+        qe_evaluation_number: identity.tcb_evaluation_data_number,
     };
     Ok(Evaluated { status, tcb })
 }
@@ -96,7 +112,8 @@ fn platform(info: &TcbInfo, tee_tcb_svn: &[u8; 16], pck: &PckExtension) -> Resul
         let (cpu, tee) = (hex::encode(pck.cpu_svn), hex::encode(tee_tcb_svn));
         format!("no TCB level matches CPU SVN {cpu}, PCE SVN {}, TEE TCB SVN {tee}", pck.pce_svn)
     })?;
-    let platform = level(at, matched.tcb_status, &matched.tcb_date, &matched.advisory_ids);
+    let dates = |level: usize| levels.get(level).map(|level| level.tcb_date.as_str());
+    let platform = level(at, matched.tcb_status, dates, &matched.advisory_ids);
     let mut status = TcbStatusWithAdvisory::new(matched.tcb_status, matched.advisory_ids.clone());
     let identity = info.tdx_module_identity(tee_tcb_svn).map_err(|e| e.to_string())?;
     let Some(identity) = identity else {
@@ -108,7 +125,8 @@ fn platform(info: &TcbInfo, tee_tcb_svn: &[u8; 16], pck: &PckExtension) -> Resul
         )?;
     let matched = &identity.tcb_levels[at];
     status = status.merge(&TcbStatusWithAdvisory::new(matched.tcb_status, matched.advisory_ids.clone()));
-    let module = level(at, matched.tcb_status, &matched.tcb_date, &matched.advisory_ids);
+    let dates = |level: usize| identity.tcb_levels.get(level).map(|level| level.tcb_date.as_str());
+    let module = level(at, matched.tcb_status, dates, &matched.advisory_ids);
     Ok(PlatformLevels { platform, module: Some(module), status })
 }
 
@@ -146,8 +164,21 @@ fn relaunch(launch: TcbStatus, current: TcbStatus) -> TcbStatus {
     }
 }
 
-fn level(behind: usize, status: TcbStatus, date: &str, advisories: &[String]) -> Level {
-    Level { status: status.to_string(), behind, since: date.to_owned(), advisories: advisories.to_vec() }
+/// The level at this place of its list; `dates` gives the date of each.
+fn level<'a>(
+    behind: usize,
+    word: TcbStatus,
+    dates: impl Fn(usize) -> Option<&'a str>,
+    advisories: &[String],
+) -> Level {
+    Level {
+        status: word.to_string(),
+        behind,
+        since: dates(behind).unwrap_or_default().to_owned(),
+        next: behind.checked_sub(1).and_then(dates).map(str::to_owned),
+        advisories: advisories.to_vec(),
+        word,
+    }
 }
 
 /// ISVSVN of the quoting enclave: bytes 258 and 259 of its report (Intel SDM volume 3D, REPORT structure).
@@ -159,20 +190,44 @@ fn qe_isvsvn(quote: &Quote) -> u16 {
 impl Tcb {
     /// Each part in a few words, such as `TDX module OutOfDate, 1 level behind, as of 2024-03-13`.
     pub(crate) fn words(&self) -> String {
-        let mut words = vec![self.platform.words("platform")];
-        words.extend(self.module.as_ref().map(|level| level.words("TDX module")));
-        words.push(self.qe.words("QE"));
+        let mut words = vec![format!("platform {}", self.platform.words())];
+        words.extend(self.module.as_ref().map(|level| format!("TDX module {}", level.words())));
+        words.extend(self.current_module.as_ref().map(|level| format!("its update {}", level.words())));
+        words.push(format!("QE {}", self.qe.words()));
         words.join("; ")
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Level> {
+        [&self.platform, &self.qe].into_iter().chain(&self.module)
+    }
+
+    /// Since when the first of the parts that are not up to date has been so, Unix seconds.
+    pub(crate) fn outdated_since(&self) -> Option<u64> {
+        self.all().filter(|level| level.word != TcbStatus::UpToDate).filter_map(Level::outdated_since).min()
+    }
+
+    /// Whether this advisory is open at the level of any part.
+    pub(crate) fn open(&self, advisory: &str) -> bool {
+        self.all().any(|level| level.advisories.iter().any(|id| id == advisory))
     }
 }
 
 impl Level {
-    fn words(&self, what: &str) -> String {
-        let mut text = format!("{what} {}", self.status);
+    /// Since when there has been a better one: the date of the next level above, or its own where it is the highest.
+    pub(crate) fn outdated_since(&self) -> Option<u64> {
+        time::read(self.next.as_ref().unwrap_or(&self.since))
+    }
+
+    /// Status, how far behind since when, and advisories.
+    pub(crate) fn words(&self) -> String {
+        let mut text = self.status.clone();
         if self.behind > 0 {
             let levels = if self.behind == 1 { "level" } else { "levels" };
             let date = self.since.get(..10).unwrap_or(&self.since);
             text += &format!(", {} {levels} behind since {date}", self.behind);
+            if let Some(next) = &self.next {
+                text += &format!(", next of {}", next.get(..10).unwrap_or(next));
+            }
         }
         if !self.advisories.is_empty() {
             text += &format!(" ({})", self.advisories.join(", "));

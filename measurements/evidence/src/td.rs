@@ -120,6 +120,15 @@ impl TdReport {
         out
     }
 
+    /// Bytes of the body on the wire.
+    pub(crate) fn wire_len(&self) -> usize {
+        match &self.v15 {
+            None => TD10_LEN,
+            Some(v15) if v15.extended.is_some() => TD15_EX_LEN,
+            Some(_) => TD15_LEN,
+        }
+    }
+
     /// ATTRIBUTES as a number.
     pub fn attributes(&self) -> u64 {
         u64::from_le_bytes(self.td_attributes.0)

@@ -1,6 +1,7 @@
 //! What an appraisal says: every check with what was expected, what was found, where the expectation comes from and
 //! when it expires (RFC 9334: Attestation Results).
 
+use crate::collateral::Document;
 use crate::policy::Platform;
 use crate::tcb::Tcb;
 use crate::td::TdReport;
@@ -51,7 +52,15 @@ pub enum CheckName {
     QuoteSignature,
     /// The collateral is that of this platform.
     Fmspc,
-    /// The TCB status is one that the policy accepts.
+    /// Microcode and firmware below the TDX module are new enough.
+    TcbPlatform,
+    /// The TDX module is new enough.
+    TcbModule,
+    /// The quoting enclave is new enough.
+    TcbQe,
+    /// The collateral is of the TCB recovery that the policy wants, or of a later one.
+    TcbEvaluation,
+    /// The TCB status of all parts together is one that the policy accepts.
     Tcb,
     /// The TD is not under debug or profiling.
     Debug,
@@ -83,7 +92,7 @@ pub enum CheckName {
 
 impl CheckName {
     /// All of them, in order.
-    pub const ALL: [CheckName; 23] = {
+    pub const ALL: [CheckName; 27] = {
         use CheckName::*;
         [
             QuoteFormat,
@@ -95,6 +104,10 @@ impl CheckName {
             QeReport,
             QuoteSignature,
             Fmspc,
+            TcbPlatform,
+            TcbModule,
+            TcbQe,
+            TcbEvaluation,
             Tcb,
             Debug,
             SeptVeDisable,
@@ -124,6 +137,10 @@ impl CheckName {
             CheckName::QeReport => "qe_report",
             CheckName::QuoteSignature => "quote_signature",
             CheckName::Fmspc => "fmspc",
+            CheckName::TcbPlatform => "tcb_platform",
+            CheckName::TcbModule => "tcb_module",
+            CheckName::TcbQe => "tcb_qe",
+            CheckName::TcbEvaluation => "tcb_evaluation",
             CheckName::Tcb => "tcb",
             CheckName::Debug => "debug",
             CheckName::SeptVeDisable => "sept_ve_disable",
@@ -161,6 +178,10 @@ impl CheckName {
                 "do not use this platform: the quote was not made by it as it is"
             }
             CheckName::Fmspc => "fetch the collateral of this platform's FMSPC",
+            CheckName::TcbPlatform => "have the platform's operator update microcode (BIOS)",
+            CheckName::TcbModule => "have the platform's operator load the current TDX module",
+            CheckName::TcbQe => "have the platform's operator update the quoting enclave",
+            CheckName::TcbEvaluation => "fetch collateral anew: this copy is of an older TCB recovery",
             CheckName::Tcb => "have the platform's operator update microcode, TDX module and quoting enclave",
             CheckName::Debug => "do not use this TD: its host can read it",
             CheckName::SeptVeDisable => "start the TD with sept-ve-disable=on",
@@ -220,7 +241,7 @@ pub struct Check<N = CheckName> {
 }
 
 /// The whole answer. Both an acceptance and a refusal carry one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// No check failed, of those that ran.
     pub accepted: bool,
@@ -240,6 +261,8 @@ pub struct Verdict {
     pub td: Option<TdReport>,
     /// The TCB in its parts.
     pub tcb: Option<Tcb>,
+    /// Every document, CRL and certificate that it rests on, with its dates.
+    pub collateral: Vec<Document>,
     /// Every check, in order.
     pub checks: Vec<Check>,
 }
@@ -367,6 +390,16 @@ impl<N: Name> Checks<N> {
         }
     }
 
+    /// Adds checks that were made elsewhere.
+    pub(crate) fn extend(&mut self, checks: &[Check<N>]) {
+        self.checks.extend_from_slice(checks);
+    }
+
+    /// The checks that were added, without those that were not reached.
+    pub(crate) fn into_inner(self) -> Vec<Check<N>> {
+        self.checks
+    }
+
     pub(crate) fn has(&self, name: N) -> bool {
         self.checks.iter().any(|check| check.name == name)
     }
@@ -411,13 +444,14 @@ mod tests {
             registers,
             td,
             tcb,
+            collateral: vec![],
             checks,
         }
     }
 
     #[test]
     fn every_check_is_listed_once_even_when_nothing_ran() {
-        let checks = Checks::new().finish();
+        let checks = Checks::<CheckName>::new().finish();
         let names: Vec<_> = checks.iter().map(|c| c.name).collect();
         assert_eq!(names, CheckName::ALL);
         assert!(checks.iter().all(|c| c.status == Status::Skipped && !c.actual.is_empty()));

@@ -50,7 +50,7 @@ fn each_fault_fails_exactly_the_check_that_it_should() {
         let case = fault.case().unwrap();
         let verdict = verdict(&case);
         let failed: Vec<CheckName> = verdict.failed().map(|check| check.name).collect();
-        assert_eq!(failed, Vec::from_iter(fault.expected()), "{fault:?}\n{verdict}");
+        assert_eq!(failed, fault.expected(), "{fault:?}\n{verdict}");
         assert!(!verdict.accepted, "{fault:?} was accepted");
         let check = verdict.failed().next().unwrap();
         let told = [&check.expected, &check.actual, &check.source].map(|text| !text.is_empty());

@@ -87,7 +87,9 @@ fn an_old_platform_is_refused_and_told_how_far_behind_it_is() {
     let (collateral, at) = ("fmspc_00806f050000_2026-01.json", 1_769_509_141);
     let verdict = judge(&bytes, collateral, &Policy::production(), Some(&log), at);
     println!("{verdict}");
-    assert_eq!(failed(&verdict), [CheckName::Tcb], "{verdict}");
+    assert_eq!(failed(&verdict), [CheckName::TcbPlatform, CheckName::TcbModule, CheckName::Tcb], "{verdict}");
+    let said = &verdict.check(CheckName::TcbModule).unwrap().actual;
+    assert!(said.starts_with("OutOfDate, 1 level behind since 20") && said.contains("INTEL-SA-"), "{said}");
     assert_eq!(verdict.tcb_status.as_deref(), Some("OutOfDate"));
     let module = verdict.tcb.as_ref().unwrap().module.as_ref().unwrap();
     assert_eq!((module.behind, module.advisories.len()), (1, 2), "{module:?}");
@@ -97,6 +99,18 @@ fn an_old_platform_is_refused_and_told_how_far_behind_it_is() {
     let lenient = PolicyFile::parse(text).unwrap().resolve(None).unwrap();
     let verdict = judge(&bytes, collateral, &lenient, Some(&log), at);
     assert!(verdict.accepted, "{verdict}");
+
+    // The same, for as long as the grace lasts; counted from the date of the level above.
+    let next = module.next.as_deref().unwrap();
+    for (days, accepted) in [(3650, true), (1, false)] {
+        let text = format!("schema = 1\nplatform = \"tdx\"\n[tcb]\ngrace = {{ OutOfDate = {days} }}\n");
+        let policy = PolicyFile::parse(&text).unwrap().resolve(None).unwrap();
+        let verdict = judge(&bytes, collateral, &policy, Some(&log), at);
+        assert_eq!(verdict.accepted, accepted, "{verdict}");
+        let tcb = verdict.check(CheckName::Tcb).unwrap();
+        let said = if accepted { "; grace until 20" } else { "; grace ended 20" };
+        assert!(tcb.actual.contains(said) && tcb.actual.contains(&next[..10]), "{tcb:?}");
+    }
 }
 
 #[test]

@@ -105,33 +105,33 @@ impl Fault {
         ]
     };
 
-    /// The one check that must fail, if any.
-    pub fn expected(self) -> Option<CheckName> {
+    /// The checks that must fail, and no other: one, but for the TCB, where the part that is behind fails with the whole.
+    pub fn expected(self) -> &'static [CheckName] {
         use CheckName as C;
-        Some(match self {
-            Fault::None => return None,
-            Fault::Expired | Fault::NotYetValid => C::CollateralWindow,
-            Fault::ForeignRoot => C::TrustRoot,
-            Fault::ForgedTcbInfo => C::TcbInfo,
-            Fault::ForgedQeIdentity => C::QeIdentity,
-            Fault::RevokedPck => C::PckChain,
-            Fault::SwappedQe | Fault::BadQeReportSignature => C::QeReport,
-            Fault::BadQuoteSignature | Fault::ForgedBody => C::QuoteSignature,
-            Fault::WrongFmspc => C::Fmspc,
-            Fault::LowTcb => C::Tcb,
-            Fault::DebugBit => C::Debug,
-            Fault::SeptVe => C::SeptVeDisable,
-            Fault::UnknownAttribute => C::TdAttributes,
-            Fault::UnknownXfam => C::Xfam,
-            Fault::ServiceTd => C::ServiceTd,
-            Fault::ForeignModule => C::Mrsignerseam,
-            Fault::Owner => C::Mrowner,
-            Fault::SwappedMrconfigid => C::Mrconfigid,
-            Fault::OtherRelease => C::Registers,
-            Fault::ForgedEventLog => C::EventLog,
-            Fault::WrongReportData => C::ReportData,
-            Fault::Truncated | Fault::TrailingByte => C::QuoteFormat,
-        })
+        match self {
+            Fault::None => &[],
+            Fault::Expired | Fault::NotYetValid => &[C::CollateralWindow],
+            Fault::ForeignRoot => &[C::TrustRoot],
+            Fault::ForgedTcbInfo => &[C::TcbInfo],
+            Fault::ForgedQeIdentity => &[C::QeIdentity],
+            Fault::RevokedPck => &[C::PckChain],
+            Fault::SwappedQe | Fault::BadQeReportSignature => &[C::QeReport],
+            Fault::BadQuoteSignature | Fault::ForgedBody => &[C::QuoteSignature],
+            Fault::WrongFmspc => &[C::Fmspc],
+            Fault::LowTcb => &[C::TcbPlatform, C::Tcb],
+            Fault::DebugBit => &[C::Debug],
+            Fault::SeptVe => &[C::SeptVeDisable],
+            Fault::UnknownAttribute => &[C::TdAttributes],
+            Fault::UnknownXfam => &[C::Xfam],
+            Fault::ServiceTd => &[C::ServiceTd],
+            Fault::ForeignModule => &[C::Mrsignerseam],
+            Fault::Owner => &[C::Mrowner],
+            Fault::SwappedMrconfigid => &[C::Mrconfigid],
+            Fault::OtherRelease => &[C::Registers],
+            Fault::ForgedEventLog => &[C::EventLog],
+            Fault::WrongReportData => &[C::ReportData],
+            Fault::Truncated | Fault::TrailingByte => &[C::QuoteFormat],
+        }
     }
 
     /// Builds the evidence with this defect, on a platform of its own.
