@@ -7,6 +7,7 @@ use evidence::{CheckName, Reference, Verdict};
 use launcher::Guest;
 use launcher::foretell::Foretold;
 use protocol::evidence::Evidence;
+use protocol::runtime::{Extension, RuntimeRecord};
 use protocol::{AttestError, Attester};
 use std::sync::{Arc, OnceLock};
 
@@ -58,6 +59,25 @@ fn the_verdict_accepts_and_says_simulated() {
     let verdict = client.appraised().verdict();
     assert!(verdict.accepted && verdict.complete, "{verdict}");
     assert!(verdict.to_string().lines().next().unwrap().contains("SIMULATED"), "{verdict}");
+}
+
+#[test]
+fn the_guests_own_events_are_sealed_in_rtmr3() {
+    let s = serving();
+    let trust = s.stage.trust("demo", s.reference.clone()).unwrap();
+    let evidence = evidence_of(&s.guest.endpoint(), &trust, now()).unwrap();
+    let record = RuntimeRecord::from_bytes(&evidence.runtime).unwrap();
+    assert_eq!(record.extension, Extension::Extended);
+    let names: Vec<String> = record.log.events().iter().map(ToString::to_string).collect();
+    assert!(
+        names[0].starts_with("static-config ") && names[1].starts_with(&format!("model {MODEL} ")),
+        "{names:?}"
+    );
+    assert_eq!(names[2..], ["gpu none", "sealed"]);
+    let (_runtime, client) = connect(&s.guest.endpoint(), &trust, now()).unwrap();
+    let verdict = client.appraised().verdict();
+    assert_eq!(verdict.registers.unwrap().rtmr[3], record.log.rtmr3());
+    assert_eq!(verdict.check(CheckName::RuntimeEvents).unwrap().status, evidence::Status::Pass, "{verdict}");
 }
 
 #[test]
@@ -137,6 +157,10 @@ impl Attester for Replay {
 
     fn event_log(&self) -> Result<protocol::evidence::EventLog, AttestError> {
         Ok(self.0.event_log.clone())
+    }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Ok(self.0.runtime.clone())
     }
 }
 

@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     evidence::REFERENCE,
     evidence::VERDICT,
     wire::EVIDENCE,
+    wire::RUNTIME,
     wire::CHANNEL,
     wire::HANDOFF,
     wire::CONFIG,

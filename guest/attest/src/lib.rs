@@ -1,14 +1,16 @@
-//! Attester on configfs-tsm: quotes and the firmware's event log, by reading and writing files.
+//! Attester on configfs-tsm: quotes, the firmware's event log and the guest's own, by reading and writing files.
 //!
 //! Only `std::fs`: no ioctl, no unsafe, no thread. A simulated platform is reached through the very same files, so there
 //! is no code here that knows of one.
 //!
-//! Deliberately absent: judging a quote (that is `evidence`), extending registers.
+//! Deliberately absent: judging a quote (that is `evidence`), extending any register but RTMR3.
 
 pub mod quote;
+pub mod rtmr;
 mod tsm;
 
 use protocol::evidence::{EventLog, LogFormat, MAX_EVENT_LOG};
+use protocol::runtime::MAX_RECORD;
 use protocol::{AttestError, Attester};
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,6 +26,8 @@ pub struct TsmAttester {
     pub ccel: PathBuf,
     /// The TPM event log, read where there is no CCEL.
     pub tpm_log: PathBuf,
+    /// The record of the guest's own events, as the first service left it.
+    pub runtime: PathBuf,
     /// How long one quote may take. The kernel itself gives up on the host's quoting service after 30 s.
     pub deadline: Duration,
 }
@@ -41,6 +45,7 @@ impl TsmAttester {
             base: base.into(),
             ccel: "/sys/firmware/acpi/tables/data/CCEL".into(),
             tpm_log: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
+            runtime: protocol::names::RUNTIME_RECORD.into(),
             deadline: Duration::from_secs(40),
         }
     }
@@ -66,6 +71,13 @@ impl Attester for TsmAttester {
         }
         Ok(EventLog { format, bytes })
     }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        read_bounded(&self.runtime, MAX_RECORD).map_err(|e| AttestError::Refused {
+            step: "runtime record",
+            reason: format!("{}: {e}", self.runtime.display()),
+        })
+    }
 }
 
 /// All bytes of a file that has at most `max`. Files of configfs, securityfs and sysfs state no true length beforehand.
@@ -84,7 +96,8 @@ mod tests {
     use std::fs;
 
     fn attester(dir: &Path) -> TsmAttester {
-        TsmAttester { ccel: dir.join("CCEL"), tpm_log: dir.join("tpm"), ..TsmAttester::at(dir) }
+        let (ccel, tpm_log, runtime) = (dir.join("CCEL"), dir.join("tpm"), dir.join("runtime"));
+        TsmAttester { ccel, tpm_log, runtime, ..TsmAttester::at(dir) }
     }
 
     #[test]
@@ -99,6 +112,16 @@ mod tests {
             attester.event_log().unwrap(),
             EventLog { format: LogFormat::Ccel, bytes: b"cc".to_vec() }
         );
+    }
+
+    #[test]
+    fn the_runtime_record_is_what_was_left_and_a_missing_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let attester = attester(dir.path());
+        let text = attester.runtime().unwrap_err().to_string();
+        assert!(text.contains("step `runtime record`") && text.contains("runtime: No such file"), "{text}");
+        fs::write(&attester.runtime, "record").unwrap();
+        assert_eq!(attester.runtime().unwrap(), b"record");
     }
 
     #[test]

@@ -3,8 +3,12 @@
 use crate::failure::{self, Step};
 use crate::{configured, entropy, handoff, models, network, port};
 use anyhow::{Context, Result};
+use attest::rtmr::{self, Measurer};
+use protocol::Digest384;
 use protocol::config::{RuntimeConfig, StaticConfig};
+use protocol::names::RUNTIME_RECORD;
 use protocol::progress::Stage;
+use protocol::runtime::{Extension, GpuEvidence};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
 use std::io::Write;
@@ -51,19 +55,35 @@ fn gate(step: &mut Step) -> Result<()> {
     let runtime = RuntimeConfig::parse(&handoff.runtime_config).context("handoff disk")?;
     step.enter("quote");
     let mrconfigid = configured::check(&attest::TsmAttester::default(), &handoff.static_config)?;
+    step.enter("measure");
+    let mut measurer = Measurer::begin(Path::new(rtmr::RTMR3), Digest384(mrconfigid))?;
     port::report(Stage::ConfigMeasured { mrconfigid: hex::encode(mrconfigid) });
     step.enter("network");
     network::up(&runtime)?;
     port::report(Stage::NetworkUp { address: runtime.address });
     step.enter("model");
-    models::open_all(&places, Path::new(RUN), &config.models, |pin| {
+    models::open_all(&places, Path::new(RUN), &config.models, |pin, root| {
+        measurer.model(&pin.name, root.0)?;
         port::report(Stage::ModelOpened { name: pin.name.clone(), root: pin.root.clone() });
+        Ok(())
     })?;
     step.enter("seal");
+    seal(measurer)?;
     write_readable(&Path::new(RUN).join("static.toml"), &handoff.static_config)?;
     fs::write(MODULES_DISABLED, "1").with_context(|| {
         format!("{MODULES_DISABLED}: cannot lock module loading; it must be locked before serving")
     })
+}
+
+/// Ends the measuring, leaves the record for the daemon and tells the host what became of it.
+fn seal(mut measurer: Measurer) -> Result<()> {
+    // No GPU is used by this guest's daemons yet, and no policy asks for one.
+    measurer.gpu(GpuEvidence::none())?;
+    let record = measurer.seal()?;
+    write_readable(Path::new(RUNTIME_RECORD), &record.to_bytes())?;
+    let extended = record.extension == Extension::Extended;
+    port::report(Stage::Sealed { extended, rtmr3: record.log.rtmr3().to_string() });
+    Ok(())
 }
 
 /// Mounts a kernel file system unless something is mounted there already.

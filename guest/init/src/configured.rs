@@ -44,6 +44,10 @@ mod tests {
         fn event_log(&self) -> Result<EventLog, AttestError> {
             unreachable!("the gate reads no event log")
         }
+
+        fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+            unreachable!("the gate makes the record")
+        }
     }
 
     #[test]

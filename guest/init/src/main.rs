@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chrysalis-init boot      entropy -> modules -> handoff -> quote shows MRCONFIGID -> network -> models
-//!                          -> static configuration written -> module loading locked
+//!                          -> RTMR3 sealed -> static configuration written -> module loading locked
 //! chrysalis-init announce  the daemon answers: tell the host
 //! chrysalis-init failed    something failed: tell the host what (the service manager then powers off)
 //! chrysalis-init modules   only the module loading of `boot`, for what must run before it

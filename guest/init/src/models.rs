@@ -12,22 +12,22 @@ use verity::{Disk, Places, RootHash};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Opens every pin, in order, at `RUN/models/NAME`; `opened` is called after each.
+/// Opens every pin, in order, at `RUN/models/NAME`; `opened` is called after each, with the root that it was opened under.
 pub(crate) fn open_all(
     places: &Places,
     run: &Path,
     pins: &[ModelPin],
-    opened: impl Fn(&ModelPin),
+    mut opened: impl FnMut(&ModelPin, &RootHash) -> Result<()>,
 ) -> Result<()> {
     check_names(pins)?;
     for (index, pin) in pins.iter().enumerate() {
-        open_one(places, run, index, pin).with_context(|| format!("model `{}`", pin.name))?;
-        opened(pin);
+        let root = open_one(places, run, index, pin).with_context(|| format!("model `{}`", pin.name))?;
+        opened(pin, &root)?;
     }
     Ok(())
 }
 
-fn open_one(places: &Places, run: &Path, index: usize, pin: &ModelPin) -> Result<()> {
+fn open_one(places: &Places, run: &Path, index: usize, pin: &ModelPin) -> Result<RootHash> {
     let disk = Disk::wait(places, &format!("{MODEL_DISK_SERIAL_PREFIX}{index}"), LIMIT)?;
     let root = RootHash::parse("static configuration, models.root", &pin.root)?;
     let model = ModelDisk { root, data_blocks: pin.data_blocks };
@@ -40,7 +40,8 @@ fn open_one(places: &Places, run: &Path, index: usize, pin: &ModelPin) -> Result
             "{}: cannot mount it as erofs; pack the model folder again and pin what that prints",
             disk.label
         )
-    })
+    })?;
+    Ok(root)
 }
 
 /// A name becomes a folder of its own: no two alike, none that starts with a dot.

@@ -9,6 +9,9 @@ pub trait Attester: Send + Sync {
 
     /// Returns the firmware's event log of this boot, as the platform recorded it.
     fn event_log(&self) -> Result<crate::evidence::EventLog, AttestError>;
+
+    /// Returns the record of the guest's own events ([`crate::runtime::RuntimeRecord`]), as it was sealed.
+    fn runtime(&self) -> Result<Vec<u8>, AttestError>;
 }
 
 /// Why this machine could not produce evidence.

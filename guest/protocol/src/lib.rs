@@ -15,6 +15,9 @@ pub mod openai;
 pub mod progress;
 
 pub use attester::{AttestError, Attester};
+pub use measure::Digest384;
 pub use measure::codec::CodecError;
+/// The guest's own events, which RTMR3 holds; the type lives with the verifier.
+pub use measure::runtime;
 /// Evidence as it travels; its types live with the verifier.
 pub use measure::wire as evidence;

@@ -10,6 +10,8 @@ pub const HANDOFF_DISK_SERIAL: &str = "chrysalis-handoff";
 pub const MODEL_DISK_SERIAL_PREFIX: &str = "chrysalis-model";
 /// Name of the virtio-serial port that carries [`crate::progress`] lines from guest to host.
 pub const PROGRESS_PORT: &str = "org.chrysalis.progress";
+/// Where the first service leaves the record of the guest's own events ([`crate::runtime::RuntimeRecord`]).
+pub const RUNTIME_RECORD: &str = "/run/chrysalis/runtime-events";
 /// TCP port on which a worker serves attested TLS.
 pub const WORKER_PORT: u16 = 8443;
 /// ALPN protocol identifier of the attested channel, version 1.

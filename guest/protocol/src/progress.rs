@@ -27,6 +27,13 @@ pub enum Stage {
         /// dm-verity root hash, hex.
         root: String,
     },
+    /// The guest's own events are measured and sealed.
+    Sealed {
+        /// Whether RTMR3 holds them; false where the kernel can't extend it.
+        extended: bool,
+        /// What the events come to, hex.
+        rtmr3: String,
+    },
     /// The daemon answers on this port.
     Serving {
         /// TCP port.

@@ -97,12 +97,13 @@ impl Acceptor {
                 // Held until the quote is there, even if the connection is long gone.
                 let _permit = permit;
                 let quote = attester.quote(&report_data)?;
-                Ok::<_, AcceptError>((quote, attester.event_log()?))
+                Ok::<_, AcceptError>((quote, attester.event_log()?, attester.runtime()?))
             });
             made.await.map_err(AcceptError::Task)?
         };
         let timed = tokio::time::timeout(Step::Quote.deadline(), work).await;
-        let (quote, event_log) = timed.map_err(|_| ChannelError::Deadline { step: Step::Quote })??;
-        Ok(Evidence { quote, event_log, static_config: self.static_config.clone() })
+        let (quote, event_log, runtime) =
+            timed.map_err(|_| ChannelError::Deadline { step: Step::Quote })??;
+        Ok(Evidence { quote, event_log, static_config: self.static_config.clone(), runtime })
     }
 }

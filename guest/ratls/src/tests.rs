@@ -26,6 +26,10 @@ impl Attester for Echo {
     fn event_log(&self) -> Result<EventLog, AttestError> {
         Ok(EventLog { format: LogFormat::Ccel, bytes: vec![7; 100] })
     }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Ok(vec![8; 100])
+    }
 }
 
 fn wire() -> (DuplexStream, DuplexStream) {
@@ -212,7 +216,7 @@ async fn quote_over_another_nonce_is_refused() {
 
 async fn send_quote(stream: &mut server::TlsStream<DuplexStream>, quote: [u8; 64]) {
     let event_log = EventLog { format: LogFormat::Ccel, bytes: vec![] };
-    let evidence = Evidence { quote: quote.to_vec(), event_log, static_config: vec![] };
+    let evidence = Evidence { quote: quote.to_vec(), event_log, static_config: vec![], runtime: vec![] };
     frame::write(stream, Step::Evidence, &evidence.to_bytes()).await.unwrap();
 }
 
@@ -497,6 +501,10 @@ impl Attester for Gated {
     fn event_log(&self) -> Result<EventLog, AttestError> {
         Echo.event_log()
     }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Echo.runtime()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -556,6 +564,10 @@ async fn a_platform_that_refuses_is_not_the_peers_fault() {
 
         fn event_log(&self) -> Result<EventLog, AttestError> {
             Echo.event_log()
+        }
+
+        fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+            Echo.runtime()
         }
     }
     let platform = Arc::new(Refusing(AtomicUsize::new(0)));

@@ -104,6 +104,10 @@ impl Attester for Replayer {
     fn event_log(&self) -> Result<EventLog, AttestError> {
         self.0.event_log()
     }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        self.0.runtime()
+    }
 }
 
 #[tokio::test]
@@ -113,6 +117,27 @@ async fn a_quote_replayed_on_another_connection_is_refused() {
     assert!(verify(serve(replayer.clone(), STATIC_CONFIG).await, &world, AT).await.is_ok());
     let second = verify(serve(replayer, STATIC_CONFIG).await, &world, AT).await;
     assert_eq!(failed(second), [CheckName::ReportData]);
+}
+
+#[tokio::test]
+async fn a_runtime_log_of_another_boot_is_refused() {
+    struct Forgetful(Arc<dyn Attester>);
+    impl Attester for Forgetful {
+        fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
+            self.0.quote(report_data)
+        }
+
+        fn event_log(&self) -> Result<EventLog, AttestError> {
+            self.0.event_log()
+        }
+
+        fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+            Ok(support::runtime_record(STATIC_CONFIG, &["another-model"]).to_bytes())
+        }
+    }
+    let world = world();
+    let tcp = serve(Arc::new(Forgetful(world.attester.clone())), STATIC_CONFIG).await;
+    assert_eq!(failed(verify(tcp, &world, AT).await), [CheckName::RuntimeEvents]);
 }
 
 #[tokio::test]
@@ -127,6 +152,10 @@ async fn a_quote_over_another_transcript_is_refused() {
 
         fn event_log(&self) -> Result<EventLog, AttestError> {
             self.0.event_log()
+        }
+
+        fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+            self.0.runtime()
         }
     }
     let world = world();
@@ -166,4 +195,5 @@ async fn the_appraisal_sees_what_the_guest_sent() {
     let evidence = seen.lock().unwrap().take().unwrap();
     assert_eq!(evidence.static_config, STATIC_CONFIG);
     assert_eq!(evidence.event_log, world.attester.event_log().unwrap());
+    assert_eq!(evidence.runtime, world.attester.runtime().unwrap());
 }

@@ -18,7 +18,8 @@ usage: chrysalis-worker [OPTION VALUE]...
   --tsm DIR       configfs-tsm reports (default /sys/kernel/config/tsm/report)
   --ccel FILE     CC event log (default /sys/firmware/acpi/tables/data/CCEL)
   --tpm-log FILE  TPM event log, where there is no CC event log
-                  (default /sys/kernel/security/tpm0/binary_bios_measurements)";
+                  (default /sys/kernel/security/tpm0/binary_bios_measurements)
+  --runtime FILE  record of the guest's own events (default /run/chrysalis/runtime-events)";
 
 /// Where things are. There is nothing here that relaxes anything.
 struct Options {
@@ -45,6 +46,7 @@ impl Options {
                 "--tsm" => options.attester.base = value.into(),
                 "--ccel" => options.attester.ccel = value.into(),
                 "--tpm-log" => options.attester.tpm_log = value.into(),
+                "--runtime" => options.attester.runtime = value.into(),
                 _ => bail!("{option}: no such option\n{USAGE}"),
             }
         }

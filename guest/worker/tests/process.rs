@@ -36,6 +36,7 @@ fn command(folder: &Path) -> Command {
         ("--tsm", "tsm"),
         ("--ccel", "no-ccel"),
         ("--tpm-log", "tpm-log"),
+        ("--runtime", "runtime"),
     ];
     for (option, name) in paths {
         command.arg(option).arg(folder.join(name));
@@ -96,6 +97,7 @@ impl Guest {
         fs::rename(model::Folder::random(7).write().keep(), root.join("models/small")).unwrap();
         fs::create_dir(root.join("tsm")).unwrap();
         fs::write(root.join("tpm-log"), world.attester.event_log().unwrap().bytes).unwrap();
+        fs::write(root.join("runtime"), world.attester.runtime().unwrap()).unwrap();
         let notify = UnixDatagram::bind(root.join("notify")).unwrap();
         notify.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
 

@@ -65,6 +65,7 @@ fn verify(args: &Verify) -> Result<Verdict> {
         policy: &policy,
         event_log: event_log.as_ref(),
         static_config: None,
+        runtime: None,
         reference: reference.as_ref(),
         report_data: report_data.as_ref(),
         at: args.at,

@@ -140,6 +140,8 @@ fn stage(stage: &Stage) -> String {
         }
         Stage::NetworkUp { address } => format!("network up, {address}"),
         Stage::ModelOpened { name, root } => format!("model {name} opened under root {root:.16}..."),
+        Stage::Sealed { extended: true, rtmr3 } => format!("sealed, RTMR3 extended to {rtmr3:.16}..."),
+        Stage::Sealed { extended: false, .. } => "sealed, RTMR3 not extended: this kernel can't".into(),
         Stage::Serving { port } => format!("serving on port {port}"),
         Stage::Failed { step, reason } => format!("FAILED at {step}: {reason}"),
     }

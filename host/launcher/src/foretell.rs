@@ -10,7 +10,7 @@ pub use profile::ProfileCache;
 
 use crate::error::LaunchError;
 use crate::settings::Settings;
-use evidence::{Reference, Release};
+use evidence::{Reference, Release, Rtmr3};
 use measure::{Boot, Inputs, MeasureError, Payload, Platform, Prediction, Registers};
 use std::fs::File;
 use std::io::Read;
@@ -42,7 +42,8 @@ impl Foretold {
             rtmr0: self.registers.rtmr[0],
             rtmr1: self.registers.rtmr[1],
             rtmr2: self.registers.rtmr[2],
-            rtmr3: None,
+            // What runs on an emulated machine is the debug profile, whose platform plays RTMR3.
+            rtmr3: Some(Rtmr3::Events),
         };
         let mrconfigid = measure::Digest384(measure::wire::mrconfigid(static_config));
         Reference { schema: 1, releases: vec![release], mrconfigid: Some(mrconfigid) }

@@ -10,7 +10,7 @@ use crate::quote::Quote;
 use crate::reference::Reference;
 use crate::td::TdReport;
 use crate::verdict::{CheckName, Checks, Verdict};
-use crate::{bound, log, signatures, td_checks};
+use crate::{bound, log, runtime, signatures, td_checks};
 use measure::Registers;
 use measure::wire::{EventLog, Evidence};
 
@@ -27,6 +27,8 @@ pub struct Inputs<'a> {
     pub event_log: Option<&'a EventLog>,
     /// Bytes that MRCONFIGID should commit to.
     pub static_config: Option<&'a [u8]>,
+    /// Record of the guest's own events ([`measure::runtime::RuntimeRecord`]).
+    pub runtime: Option<&'a [u8]>,
     /// Registers of the releases that are accepted; without them, those that the policy brings.
     pub reference: Option<&'a Reference>,
     /// What the quote was asked to contain.
@@ -124,6 +126,7 @@ pub(crate) fn appraise_with(
         policy,
         event_log: Some(&evidence.event_log),
         static_config: Some(&evidence.static_config),
+        runtime: Some(&evidence.runtime),
         reference: Some(reference),
         report_data: Some(expected_report_data),
         at,
@@ -165,6 +168,7 @@ pub(crate) fn verify_with(cache: Option<&Cache>, inputs: &Inputs<'_>) -> Verdict
     bound::mrconfigid(&mut checks, &quote.td, inputs.static_config, reference);
     bound::registers(&mut checks, &quote.td, reference);
     log::check(&mut checks, &quote.td, inputs.event_log, inputs.policy.platform());
+    runtime::check(&mut checks, &quote.td, inputs.runtime, reference);
     bound::report_data(&mut checks, &quote.td, inputs.report_data);
     conclude(inputs, checks, Some(quote.td), signed)
 }

@@ -5,7 +5,7 @@
 //! collateral -> chain, signatures  (signatures by dcap-qvl, from the policy's root down)
 //!               tcb                (levels, and how far behind)
 //! policy -----> td_checks
-//! reference --> bound, log         (configuration, registers, event log, report data)
+//! reference --> bound, log, runtime (configuration, registers, event log, the guest's own events, report data)
 //!                        \--> verdict --> Appraised, or Refused
 //! ```
 //! Pure: no I/O, no clock; time and collateral are passed in. Hostile bytes are bounded before they are parsed.
@@ -24,6 +24,7 @@ mod module;
 mod policy;
 mod quote;
 mod reference;
+mod runtime;
 mod signatures;
 mod tcb;
 mod tcb_checks;
@@ -38,7 +39,7 @@ pub use cache::{Cache, CacheStats};
 pub use collateral::{Collateral, CollateralError, Document, MAX_COLLATERAL};
 pub use policy::{GpuFloors, INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
 pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
-pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release};
+pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release, Rtmr3};
 pub use tcb::{Level, Tcb};
 pub use td::TdReport;
 pub use time::show as show_time;

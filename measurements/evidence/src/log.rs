@@ -1,9 +1,9 @@
 //! Whether the event log explains the registers.
 //!
 //! On TDX the log is a CCEL and speaks of RTMR0 to RTMR3; MRTD is no log's business. On a simulated platform it is the
-//! TPM's, whose registers [`measure::tcg::emulated_registers`] gives, the very function that the simulator signs by. RTMR3 may
-//! be extended at run time by what no firmware log records: a log that is silent about it is held against the other
-//! registers only, and RTMR3 itself against the reference values.
+//! TPM's, whose registers [`measure::tcg::emulated_registers`] gives, the very function that the simulator signs by. RTMR3
+//! is extended at run time by what no firmware log records: a log that is silent about it is held against the other
+//! registers only, and RTMR3 itself against the guest's own events ([`crate::runtime`]).
 
 use crate::policy::Platform;
 use crate::td::{TdReport, named};
@@ -51,7 +51,8 @@ fn replay(td: &TdReport, log: &EventLog, platform: Platform) -> Result<Replayed,
         }
         (LogFormat::Tpm, Platform::Simulated) => {
             let registers = tcg::emulated_registers(&parsed).map_err(|e| e.to_string())?;
-            Ok(Replayed { registers, covers: Register::ALL.to_vec(), events })
+            let covers = vec![Register::Mrtd, Register::Rtmr0, Register::Rtmr1, Register::Rtmr2];
+            Ok(Replayed { registers, covers, events })
         }
         (LogFormat::Tpm, Platform::Tdx) => {
             Err("a TPM's log, which explains nothing of a TDX quote; expected a CCEL".into())

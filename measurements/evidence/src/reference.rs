@@ -2,12 +2,13 @@
 //!
 //! ```json
 //! {"schema": 1, "releases": [{"name": "worker 0.1.0, 2 vCPU, 4 GiB", "mrtd": "hex", "rtmr0": "hex",
-//!   "rtmr1": "hex", "rtmr2": "hex"}], "mrconfigid": "hex, optional"}
+//!   "rtmr1": "hex", "rtmr2": "hex", "rtmr3": "events"}], "mrconfigid": "hex, optional"}
 //! ```
+//! `rtmr3` is `"events"` where the release extends it by the guest's own events, absent where it does not.
 
 use crate::td::named;
 use measure::{Digest384, Registers};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Most bytes of a reference file that are read.
 pub const MAX_REFERENCE: usize = 4 * 1024 * 1024;
@@ -41,7 +42,43 @@ pub struct Release {
     pub rtmr2: Digest384,
     /// Run time; zeros, nothing extended, when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtmr3: Option<Digest384>,
+    pub rtmr3: Option<Rtmr3>,
+}
+
+/// What a release that uses RTMR3 says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rtmr3 {
+    /// `"events"`: the guest extends it by its own events ([`measure::runtime`]), which depend on its configuration, so
+    /// that no one value can be named. The check `runtime_events` holds it against the log that the guest shows.
+    Events,
+    /// Hex: exactly this value.
+    Value(Digest384),
+}
+
+/// How [`Rtmr3::Events`] is written.
+const EVENTS: &str = "events";
+
+impl Serialize for Rtmr3 {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Rtmr3::Events => s.serialize_str(EVENTS),
+            Rtmr3::Value(value) => value.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rtmr3 {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == EVENTS {
+            return Ok(Rtmr3::Events);
+        }
+        text.parse().map(Rtmr3::Value).map_err(|e| {
+            serde::de::Error::custom(format!(
+                "rtmr3: expected `{EVENTS}` or 96 hex digits, found `{text}`: {e}"
+            ))
+        })
+    }
 }
 
 /// Why reference values were refused.
@@ -87,13 +124,13 @@ impl Reference {
 
     /// The release that has exactly these registers.
     pub fn matching(&self, registers: &Registers) -> Option<&Release> {
-        self.releases.iter().find(|release| release.registers() == *registers)
+        self.releases.iter().find(|release| release.registers(registers.rtmr[3]) == *registers)
     }
 
     /// The release that has most of these registers, for the error message.
     pub(crate) fn closest(&self, registers: &Registers) -> Option<&Release> {
         let equal = |release: &&Release| {
-            let pairs = named(&release.registers()).into_iter().zip(named(registers));
+            let pairs = named(&release.registers(registers.rtmr[3])).into_iter().zip(named(registers));
             pairs.filter(|(a, b)| a == b).count()
         };
         self.releases.iter().max_by_key(equal)
@@ -101,9 +138,14 @@ impl Reference {
 }
 
 impl Release {
-    /// The tuple that a quote must show.
-    pub fn registers(&self) -> Registers {
-        let rtmr3 = self.rtmr3.unwrap_or(Digest384::ZERO);
+    /// The tuple that a quote must show. Where RTMR3 is that of the guest's events, its place is taken by `replayed`:
+    /// what those events come to, or, where the events are checked apart, what the quote shows.
+    pub fn registers(&self, replayed: Digest384) -> Registers {
+        let rtmr3 = match self.rtmr3 {
+            None => Digest384::ZERO,
+            Some(Rtmr3::Events) => replayed,
+            Some(Rtmr3::Value(value)) => value,
+        };
         Registers { mrtd: self.mrtd, rtmr: [self.rtmr0, self.rtmr1, self.rtmr2, rtmr3] }
     }
 }
@@ -121,7 +163,7 @@ mod tests {
     fn registers_of_two_releases_mixed_match_neither() {
         let releases = vec![release("old", 1), release("new", 2)];
         let reference = Reference { schema: 1, releases, mrconfigid: None };
-        let mut mixed = reference.releases[0].registers();
+        let mut mixed = reference.releases[0].registers(Digest384::ZERO);
         assert_eq!(reference.matching(&mixed).unwrap().name, "old");
         mixed.rtmr[2] = Digest384([2; 48]);
         assert_eq!(reference.matching(&mixed), None);
@@ -131,9 +173,29 @@ mod tests {
     #[test]
     fn a_used_rtmr3_needs_a_reference() {
         let reference = Reference { schema: 1, releases: vec![release("r", 1)], mrconfigid: None };
-        let mut registers = reference.releases[0].registers();
+        let mut registers = reference.releases[0].registers(Digest384::ZERO);
         registers.rtmr[3] = Digest384([9; 48]);
         assert_eq!(reference.matching(&registers), None);
+    }
+
+    #[test]
+    fn rtmr3_is_absent_events_or_a_value_and_nothing_else() {
+        let parse = |rtmr3: &str| {
+            let zeros = "00".repeat(48);
+            let registers =
+                format!(r#""mrtd":"{zeros}","rtmr0":"{zeros}","rtmr1":"{zeros}","rtmr2":"{zeros}""#);
+            let json = format!(r#"{{"schema":1,"releases":[{{"name":"r",{registers}{rtmr3}}}]}}"#);
+            Reference::parse(json.as_bytes()).map(|r| {
+                assert_eq!(Reference::parse(&serde_json::to_vec(&r).unwrap()).unwrap(), r);
+                r.releases[0].rtmr3
+            })
+        };
+        assert_eq!(parse("").unwrap(), None);
+        assert_eq!(parse(r#","rtmr3":"events""#).unwrap(), Some(Rtmr3::Events));
+        let value = format!(r#","rtmr3":"{}""#, "01".repeat(48));
+        assert_eq!(parse(&value).unwrap(), Some(Rtmr3::Value(Digest384([1; 48]))));
+        let text = parse(r#","rtmr3":"any""#).unwrap_err().to_string();
+        assert!(text.contains("expected `events` or 96 hex digits, found `any`"), "{text}");
     }
 
     #[test]

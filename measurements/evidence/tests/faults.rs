@@ -59,6 +59,32 @@ fn each_fault_fails_exactly_the_check_that_it_should() {
 }
 
 #[test]
+fn a_release_that_leaves_rtmr3_alone_takes_zeros_and_a_log_that_says_so() {
+    let mut case = Fault::RuntimeNotExtended.case().unwrap();
+    case.reference.releases[0].rtmr3 = None;
+    let accepted = verdict(&case);
+    assert!(accepted.accepted && accepted.complete, "{accepted}");
+    let check = accepted.check(CheckName::RuntimeEvents).unwrap();
+    assert!(check.actual.starts_with("RTMR3 zeros; not extended: static-config"), "{check:?}");
+    // The same release, and a guest that used the register all the same.
+    let mut case = Fault::None.case().unwrap();
+    case.reference.releases[0].rtmr3 = None;
+    let verdict = verdict(&case);
+    let failed: Vec<CheckName> = verdict.failed().map(|check| check.name).collect();
+    assert_eq!(failed, [CheckName::Registers, CheckName::RuntimeEvents], "{verdict}");
+}
+
+#[test]
+fn a_runtime_log_that_does_not_replay_is_refused_with_both_values() {
+    let case = Fault::RuntimeEventDropped.case().unwrap();
+    let verdict = verdict(&case);
+    let check = verdict.check(CheckName::RuntimeEvents).unwrap();
+    let quoted = verdict.registers.unwrap().rtmr[3].to_string();
+    assert!(check.actual.contains(&format!("quoted {quoted}")), "{check:?}");
+    assert!(check.actual.contains("model two") && !check.actual.contains("model one"), "{check:?}");
+}
+
+#[test]
 fn a_refusal_says_expected_found_and_what_to_do() {
     let case = Fault::DebugBit.case().unwrap();
     let refused = appraise(
@@ -127,12 +153,13 @@ fn what_was_not_given_is_listed_as_skipped_and_is_never_an_appraisal() {
         policy: &policy(&case),
         event_log: None,
         static_config: None,
+        runtime: None,
         reference: None,
         report_data: None,
         at: case.at,
     });
     assert!(verdict.accepted && !verdict.complete, "{verdict}");
-    assert_eq!(verdict.skipped().count(), 4);
+    assert_eq!(verdict.skipped().count(), 5);
     assert!(verdict.skipped().all(|check| check.actual.contains("given")));
     assert!(verdict.to_string().starts_with("INCOMPLETE: SIMULATED"));
 }

@@ -45,6 +45,7 @@ fn verdict_of(quote: &[u8], collateral: &Collateral, log: &EventLog) -> bool {
         policy: &policy,
         event_log: Some(log),
         static_config: Some(&CASE.evidence.static_config),
+        runtime: Some(&CASE.evidence.runtime),
         reference: Some(&CASE.reference),
         report_data: Some(&CASE.report_data),
         at: CASE.at,

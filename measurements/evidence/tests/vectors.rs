@@ -31,6 +31,7 @@ fn judge(quote: &[u8], collateral: &str, policy: &Policy, log: Option<&EventLog>
         policy,
         event_log,
         static_config,
+        runtime: None,
         reference,
         report_data,
         at,
@@ -56,8 +57,8 @@ fn real_quotes_of_current_platforms_are_up_to_date() {
         assert!(!verdict.complete, "{quote}: reference values and the like were not given");
         assert_eq!(verdict.tcb_status.as_deref(), Some("UpToDate"), "{quote}");
         let skipped: Vec<_> = verdict.skipped().map(|check| check.name).collect();
-        use CheckName::{EventLog, Mrconfigid, Registers, ReportData};
-        assert_eq!(skipped, [Mrconfigid, Registers, EventLog, ReportData], "{quote}");
+        use CheckName::{EventLog, Mrconfigid, Registers, ReportData, RuntimeEvents};
+        assert_eq!(skipped, [Mrconfigid, Registers, EventLog, RuntimeEvents, ReportData], "{quote}");
     }
 }
 
@@ -166,6 +167,7 @@ fn every_flipped_bit_of_a_real_quote_is_refused() {
             policy: &policy,
             event_log: None,
             static_config: None,
+            runtime: None,
             reference: None,
             report_data: None,
             at: 1_750_500_000,

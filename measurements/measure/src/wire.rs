@@ -1,16 +1,22 @@
-//! What a verifier is shown, as it travels (RFC 9334: Evidence): the quote, the event log that explains its registers,
-//! and the static configuration that its MRCONFIGID commits to. And what the host hands to a simulated platform.
+//! What a verifier is shown, as it travels (RFC 9334: Evidence): the quote, the firmware's event log and the guest's own,
+//! which explain its registers, and the static configuration that its MRCONFIGID commits to. And what the host hands to a
+//! simulated platform.
 //!
 //! Here, in the measured half of the house, because both the guest that sends and the verifier that reads need it.
 //!
 //! ```text
-//! "CHRYEV01" | field quote | u32 log format | field log | field static configuration
+//! "CHRYEV02" | field quote | u32 log format | field log | field static configuration | field runtime record
 //! ```
+//! Version 1 had no runtime record. It is refused by its name: evidence of a guest that keeps silent about RTMR3 can't be
+//! appraised in full, and no release ever sent it.
 
 use crate::codec::{CodecError, Reader, put};
+use crate::runtime::MAX_RECORD;
 use sha2::{Digest, Sha384};
 
-const MAGIC: &[u8; 8] = b"CHRYEV01";
+const MAGIC: &[u8; 8] = b"CHRYEV02";
+/// Of the version without a runtime record.
+const MAGIC_1: &[u8; 8] = b"CHRYEV01";
 /// Largest quote accepted; a TDX v4/v5 quote with its PCK chain is about 5 KiB, padded ones 8 KiB.
 pub const MAX_QUOTE: usize = 32 * 1024;
 /// Largest event log accepted; CCEL areas in the field are 64 to 256 KiB.
@@ -45,6 +51,8 @@ pub struct Evidence {
     pub event_log: EventLog,
     /// Exact bytes of the static configuration; MRCONFIGID is their SHA-384.
     pub static_config: Vec<u8>,
+    /// The guest's own events, which RTMR3 holds where the kernel can extend it; see [`crate::runtime::RuntimeRecord`].
+    pub runtime: Vec<u8>,
 }
 
 impl Evidence {
@@ -59,12 +67,21 @@ impl Evidence {
         out.extend_from_slice(&format.to_be_bytes());
         put(&mut out, &self.event_log.bytes);
         put(&mut out, &self.static_config);
+        put(&mut out, &self.runtime);
         out
     }
 
-    /// Decodes bytes from a peer.
+    /// Decodes bytes from a peer. What the parts hold is for the verifier to judge.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new(bytes);
+        if bytes.starts_with(MAGIC_1) {
+            return Err(CodecError::Wrong {
+                what: "evidence version",
+                offset: 0,
+                expected: "2 (CHRYEV02)".into(),
+                found: "1 (CHRYEV01), which has no runtime record; start the guest from a newer image".into(),
+            });
+        }
         r.expect("evidence magic", MAGIC)?;
         let quote = r.field("quote", MAX_QUOTE)?.to_vec();
         let format = match r.u32("event log format")? {
@@ -81,8 +98,9 @@ impl Evidence {
         };
         let log = r.field("event log", MAX_EVENT_LOG)?.to_vec();
         let static_config = r.field("static configuration", MAX_STATIC_CONFIG)?.to_vec();
+        let runtime = r.field("runtime record", MAX_RECORD)?.to_vec();
         r.finish()?;
-        Ok(Evidence { quote, event_log: EventLog { format, bytes: log }, static_config })
+        Ok(Evidence { quote, event_log: EventLog { format, bytes: log }, static_config, runtime })
     }
 }
 
@@ -142,6 +160,7 @@ mod tests {
             quote: vec![1; 5006],
             event_log: EventLog { format: LogFormat::Tpm, bytes: vec![2; 9000] },
             static_config: b"schema = 1\n".to_vec(),
+            runtime: vec![3; 281],
         }
     }
 
@@ -156,6 +175,14 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Evidence::from_bytes(&bytes[..end]).is_err(), "accepted {end} of {} bytes", bytes.len());
         }
+    }
+
+    #[test]
+    fn evidence_of_version_1_is_refused_by_its_name() {
+        let mut bytes = sample().to_bytes();
+        bytes[..8].copy_from_slice(MAGIC_1);
+        let text = Evidence::from_bytes(&bytes).unwrap_err().to_string();
+        assert!(text.contains("evidence version") && text.contains("CHRYEV01"), "{text}");
     }
 
     #[test]

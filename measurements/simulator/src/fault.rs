@@ -5,7 +5,8 @@
 use crate::platform::{Options, Platform, ascii};
 use crate::{Identity, SimulatorError, tpm};
 use evidence::td::attributes;
-use evidence::{CheckName, Collateral, Hex, Reference, Release, TdReport};
+use evidence::{CheckName, Collateral, Hex, Reference, Release, Rtmr3, TdReport};
+use measure::runtime::{self, Extension, GpuEvidence, RuntimeEvent};
 use measure::wire::{EventLog, Evidence, LogFormat};
 use measure::{Digest384, Registers};
 
@@ -64,6 +65,20 @@ pub enum Fault {
     OtherRelease,
     /// An event of the log was changed.
     ForgedEventLog,
+    /// The runtime log lacks an event that RTMR3 holds.
+    RuntimeEventDropped,
+    /// Two events of the runtime log changed places.
+    RuntimeEventsReordered,
+    /// The guest never sealed: neither its runtime log nor RTMR3.
+    RuntimeUnsealed,
+    /// RTMR3 was extended once more after the seal.
+    RuntimeExtendedAfterSeal,
+    /// The runtime log goes on after its seal, and so does RTMR3.
+    RuntimeLogAfterSeal,
+    /// The guest says that it can't extend RTMR3, though its release does.
+    RuntimeNotExtended,
+    /// The runtime log and RTMR3 begin with another configuration than MRCONFIGID.
+    RuntimeOtherConfig,
     /// The quote was made for another challenge.
     WrongReportData,
     /// The quote ends in the middle.
@@ -74,7 +89,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every defect.
-    pub const ALL: [Fault; 25] = {
+    pub const ALL: [Fault; 32] = {
         use Fault::*;
         [
             Expired,
@@ -99,6 +114,13 @@ impl Fault {
             SwappedMrconfigid,
             OtherRelease,
             ForgedEventLog,
+            RuntimeEventDropped,
+            RuntimeEventsReordered,
+            RuntimeUnsealed,
+            RuntimeExtendedAfterSeal,
+            RuntimeLogAfterSeal,
+            RuntimeNotExtended,
+            RuntimeOtherConfig,
             WrongReportData,
             Truncated,
             TrailingByte,
@@ -129,6 +151,13 @@ impl Fault {
             Fault::SwappedMrconfigid => &[C::Mrconfigid],
             Fault::OtherRelease => &[C::Registers],
             Fault::ForgedEventLog => &[C::EventLog],
+            Fault::RuntimeEventDropped
+            | Fault::RuntimeEventsReordered
+            | Fault::RuntimeUnsealed
+            | Fault::RuntimeExtendedAfterSeal
+            | Fault::RuntimeLogAfterSeal
+            | Fault::RuntimeNotExtended
+            | Fault::RuntimeOtherConfig => &[C::RuntimeEvents],
             Fault::WrongReportData => &[C::ReportData],
             Fault::Truncated | Fault::TrailingByte => &[C::QuoteFormat],
         }
@@ -184,8 +213,41 @@ impl Fault {
             Fault::OtherRelease => case.reference.releases[0].rtmr2 = Digest384([7; 48]),
             _ => {}
         }
+        self.change_runtime(&mut td, &mut case.evidence.runtime);
         case.evidence.quote = identity.quote(&td);
         self.change_bytes(&mut case.evidence.quote);
+    }
+
+    /// Defects of the guest's own events; `shown` go into the log, `extended` into RTMR3.
+    fn change_runtime(self, td: &mut TdReport, record: &mut Vec<u8>) {
+        let good = runtime_events(&td.mrconfigid);
+        let (mut shown, mut extended, mut extension) = (good.clone(), good, Extension::Extended);
+        match self {
+            Fault::RuntimeEventDropped => drop(shown.remove(1)),
+            Fault::RuntimeEventsReordered => shown.swap(1, 2),
+            Fault::RuntimeUnsealed => {
+                shown.pop();
+                extended.pop();
+            }
+            Fault::RuntimeExtendedAfterSeal => extended.push(RuntimeEvent::Sealed),
+            Fault::RuntimeLogAfterSeal => {
+                shown.push(RuntimeEvent::Sealed);
+                extended.push(RuntimeEvent::Sealed);
+            }
+            Fault::RuntimeNotExtended => {
+                extended.clear();
+                extension = Extension::NotExtended;
+            }
+            Fault::RuntimeOtherConfig => {
+                shown = runtime_events(&Digest384([7; 48]));
+                extended = shown.clone();
+            }
+            // The guest measured what it really was given; what it shows is another's.
+            Fault::SwappedMrconfigid => {}
+            _ => return,
+        }
+        td.rtmr3 = runtime::fold(&extended);
+        *record = runtime::encode(extension, &shown);
     }
 
     fn change_bytes(self, quote: &mut Vec<u8>) {
@@ -245,13 +307,16 @@ pub struct Case {
 impl Case {
     fn good(platform: &Platform, identity: &Identity) -> Result<Self, SimulatorError> {
         let log = tpm::sample_log();
-        let registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
+        let mut registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
         let mrconfigid = measure::wire::mrconfigid(STATIC_CONFIG);
+        let events = runtime_events(&Digest384(mrconfigid));
+        registers.rtmr[3] = runtime::fold(&events);
         let td = identity.td_report(&registers, mrconfigid, REPORT_DATA);
         let evidence = Evidence {
             quote: identity.quote(&td),
             event_log: EventLog { format: LogFormat::Tpm, bytes: log },
             static_config: STATIC_CONFIG.to_vec(),
+            runtime: runtime::encode(Extension::Extended, &events),
         };
         Ok(Case {
             evidence,
@@ -265,6 +330,18 @@ impl Case {
     }
 }
 
+/// What a guest with two models measures.
+fn runtime_events(mrconfigid: &Digest384) -> Vec<RuntimeEvent> {
+    let model = |name: &str, fill| RuntimeEvent::Model { name: name.into(), root: [fill; 32] };
+    vec![
+        RuntimeEvent::StaticConfig { sha384: *mrconfigid },
+        model("one", 1),
+        model("two", 2),
+        RuntimeEvent::Gpu(GpuEvidence::none()),
+        RuntimeEvent::Sealed,
+    ]
+}
+
 fn reference(registers: &Registers) -> Reference {
     let release = Release {
         name: "simulated release".into(),
@@ -272,7 +349,7 @@ fn reference(registers: &Registers) -> Reference {
         rtmr0: registers.rtmr[0],
         rtmr1: registers.rtmr[1],
         rtmr2: registers.rtmr[2],
-        rtmr3: None,
+        rtmr3: Some(Rtmr3::Events),
     };
     Reference { schema: 1, releases: vec![release], mrconfigid: None }
 }

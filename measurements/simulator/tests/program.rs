@@ -1,6 +1,7 @@
 //! The program as it is run: on a host, with a log and PCRs from files.
 
 use evidence::{Collateral, Inputs, PolicyFile, verify};
+use measure::Digest384;
 use measure::wire::SimulatedPlatform;
 use measure::wire::{EventLog, LogFormat};
 use simulator::tpm;
@@ -67,7 +68,7 @@ fn prepare(pcrs: &[[u8; 48]]) -> (tempfile::TempDir, Command) {
     let disk = SimulatedPlatform { identity, mrconfigid: [6; 48] }.to_disk();
     fs::write(path.join("disk"), disk).unwrap();
     fs::write(path.join("log"), tpm::sample_log()).unwrap();
-    for folder in ["pcrs", "report"] {
+    for folder in ["pcrs", "report", "misc"] {
         fs::create_dir(path.join(folder)).unwrap();
     }
     for (pcr, value) in pcrs.iter().enumerate() {
@@ -76,7 +77,9 @@ fn prepare(pcrs: &[[u8; 48]]) -> (tempfile::TempDir, Command) {
     }
     let mut command = Command::new(PROGRAM);
     command.arg("serve");
-    for (flag, file) in [("--base", "report"), ("--log", "log"), ("--pcrs", "pcrs"), ("--disk", "disk")] {
+    for (flag, file) in
+        [("--base", "report"), ("--log", "log"), ("--pcrs", "pcrs"), ("--disk", "disk"), ("--misc", "misc")]
+    {
         command.arg(flag).arg(path.join(file));
     }
     (dir, command)
@@ -133,6 +136,7 @@ fn a_served_quote_is_accepted_with_the_log_that_it_was_made_from() {
             policy: &policy,
             event_log: Some(&log),
             static_config: None,
+            runtime: None,
             reference: None,
             report_data: Some(&report_data),
             at: now(),
@@ -140,6 +144,27 @@ fn a_served_quote_is_accepted_with_the_log_that_it_was_made_from() {
         assert!(verdict.accepted, "{verdict}");
         assert_eq!(verdict.td.unwrap().mrconfigid.0, [6; 48]);
     }
+}
+
+#[test]
+fn what_is_written_to_the_file_of_rtmr3_shows_in_it_and_in_the_quote() {
+    let served = serve();
+    let path = served.dir.path();
+    let file = path.join("misc/tdx_guest/measurements/rtmr3:sha384");
+    let shows = |value: &Digest384| fs::read(&file).is_ok_and(|bytes| bytes == value.0).then_some(());
+    let mut expected = Digest384::ZERO;
+    until("zeros", || shows(&expected));
+    for fill in [1, 2] {
+        let digest = Digest384([fill; 48]);
+        let mut register = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        std::io::Write::write_all(&mut register, &digest.0).unwrap();
+        expected.extend(&digest);
+        until("the extended register", || shows(&expected));
+    }
+    let entry = path.join("report/one");
+    fs::create_dir(&entry).unwrap();
+    let quote = ask(&entry, 1, [1; 64]);
+    assert_eq!(evidence::Quote::parse(&quote).unwrap().td.rtmr3, expected);
 }
 
 #[test]

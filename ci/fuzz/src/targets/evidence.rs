@@ -65,6 +65,7 @@ fn run_verdict(bytes: &[u8]) -> bool {
         policy: &policy,
         event_log: Some(&CASE.evidence.event_log),
         static_config: Some(&CASE.evidence.static_config),
+        runtime: Some(&CASE.evidence.runtime),
         reference: Some(&CASE.reference),
         report_data: Some(&CASE.report_data),
         at: CASE.at,

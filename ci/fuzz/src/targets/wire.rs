@@ -1,6 +1,7 @@
 //! What travels between host, guest and peers.
 
 use crate::{MEMORY, Target};
+use measure::runtime::RuntimeRecord;
 use measure::wire::{Evidence, SimulatedPlatform};
 use protocol::channel::Challenge;
 use protocol::config::{RuntimeConfig, StaticConfig};
@@ -12,6 +13,9 @@ use verity::superblock::{self, Superblock};
 /// Evidence as a peer sends it, and the simulated platform's disk.
 pub const EVIDENCE: Target =
     Target { name: "wire_evidence", run: run_evidence, seeds: seeds_evidence, memory: MEMORY };
+/// The record of a guest's own events.
+pub const RUNTIME: Target =
+    Target { name: "runtime_record", run: run_runtime, seeds: seeds_runtime, memory: MEMORY };
 /// The challenge that opens an attested channel.
 pub const CHANNEL: Target =
     Target { name: "channel", run: run_channel, seeds: seeds_channel, memory: MEMORY };
@@ -43,6 +47,18 @@ fn seeds_evidence() -> Vec<Vec<u8>> {
     let platform = SimulatedPlatform { identity: vec![5; 700], mrconfigid: [6; 48] };
     let evidence = Fault::None.case().map(|case| case.evidence.to_bytes());
     evidence.into_iter().chain([platform.to_disk()]).collect()
+}
+
+fn run_runtime(bytes: &[u8]) -> bool {
+    let record = RuntimeRecord::from_bytes(bytes);
+    if let Ok(record) = &record {
+        assert_eq!(record.to_bytes(), bytes, "a runtime record has two encodings");
+    }
+    record.is_ok()
+}
+
+fn seeds_runtime() -> Vec<Vec<u8>> {
+    Fault::None.case().map(|case| case.evidence.runtime).into_iter().collect()
 }
 
 fn run_channel(bytes: &[u8]) -> bool {

@@ -3,9 +3,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use evidence::{Collateral, Hex, Policy, Reference, Release, TdReport};
+use evidence::{Collateral, Hex, Policy, Reference, Release, Rtmr3, TdReport};
 use protocol::evidence::{EventLog, LogFormat};
-use protocol::{AttestError, Attester};
+use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
+use protocol::{AttestError, Attester, Digest384};
 use simulator::{Identity, Platform, tpm};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub struct Simulated {
     identity: Identity,
     td: TdReport,
     log: Vec<u8>,
+    runtime: Vec<u8>,
 }
 
 impl Attester for Simulated {
@@ -30,6 +32,20 @@ impl Attester for Simulated {
     fn event_log(&self) -> Result<EventLog, AttestError> {
         Ok(EventLog { format: LogFormat::Tpm, bytes: self.log.clone() })
     }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Ok(self.runtime.clone())
+    }
+}
+
+/// What a guest of this configuration that opened these models has measured and extended.
+pub fn runtime_record(static_config: &[u8], models: &[&str]) -> RuntimeRecord {
+    let (mut log, _) = RuntimeLog::begin(Digest384(protocol::config::mrconfigid(static_config)));
+    for name in models {
+        log.model(name, [7; 32]).unwrap();
+    }
+    log.gpu(GpuEvidence::none()).unwrap();
+    RuntimeRecord { extension: Extension::Extended, log: log.seal().unwrap().0 }
 }
 
 /// Both sides: a guest, and what its verifier holds its evidence against.
@@ -49,14 +65,16 @@ pub fn world() -> World {
 pub fn world_with(static_config: &[u8]) -> World {
     let platform = Platform::generate(AT).unwrap();
     let log = tpm::sample_log();
-    let registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
+    let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
+    let record = runtime_record(static_config, &[]);
+    registers.rtmr[3] = record.log.rtmr3();
     let release = Release {
         name: "simulated release".into(),
         mrtd: registers.mrtd,
         rtmr0: registers.rtmr[0],
         rtmr1: registers.rtmr[1],
         rtmr2: registers.rtmr[2],
-        rtmr3: None,
+        rtmr3: Some(Rtmr3::Events),
     };
     let identity = platform.identity().unwrap();
     let td = identity.td_report(&registers, protocol::config::mrconfigid(static_config), [0; 64]);
@@ -64,6 +82,6 @@ pub fn world_with(static_config: &[u8]) -> World {
         policy: Policy::simulated(&platform.root_der().unwrap()).unwrap(),
         collateral: platform.collateral().unwrap(),
         reference: Reference { schema: 1, releases: vec![release], mrconfigid: None },
-        attester: Arc::new(Simulated { identity, td, log }),
+        attester: Arc::new(Simulated { identity, td, log, runtime: record.to_bytes() }),
     }
 }

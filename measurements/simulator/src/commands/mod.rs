@@ -2,5 +2,6 @@
 
 mod notify;
 pub mod pki;
+mod rtmr;
 pub mod serve;
 mod tsm;

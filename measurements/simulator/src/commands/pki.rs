@@ -81,6 +81,7 @@ fn check(dir: &Path, now: u64, margin: u64) -> Result<u64> {
         policy: &policy,
         event_log: None,
         static_config: None,
+        runtime: None,
         reference: None,
         report_data: None,
         at: now + margin,

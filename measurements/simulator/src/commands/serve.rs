@@ -3,11 +3,14 @@
 //! ```text
 //! disk with serial chrysalis-sim -> identity, MRCONFIGID      TPM log = live PCRs ? -> registers
 //!                                   \--------> tmpfs over /sys/kernel/config: tsm/report <---/
+//!                                                                                           \-- RTMR3
+//! tmpfs over /sys/devices/virtual/misc: tdx_guest/measurements/rtmr3:sha384 <- the guest's own events
 //! ```
 //! The registers of every quote come from the live firmware log at the time of the request, after it was found to replay
-//! to the live PCRs: never from a prediction.
+//! to the live PCRs: never from a prediction. RTMR3 is what was written to its file, as in the kernel.
 
 use super::notify;
+use super::rtmr::Rtmr3;
 use super::tsm::Entries;
 use anyhow::{Context, Result, ensure};
 use measure::wire::MAX_EVENT_LOG;
@@ -23,12 +26,14 @@ use std::time::{Duration, Instant};
 
 const CONFIGFS: &str = "/sys/kernel/config";
 const SECURITYFS: &str = "/sys/kernel/security";
+/// Where the kernel shows the attributes of `/dev/tdx_guest`, and of devices that no program of the image looks up here.
+const MISC_DEVICES: &str = "/sys/devices/virtual/misc";
 /// Identity, MRCONFIGID and their framing, rounded up.
 const MAX_DISK: u64 = 128 * 1024;
 /// Until the disk shows up: its driver may be probing still.
 const DISK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `serve [--base DIR] [--log FILE] [--pcrs DIR] [--disk FILE]`
+/// `serve [--base DIR] [--log FILE] [--pcrs DIR] [--disk FILE] [--misc DIR]`
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder in which to play report entries; without it a tmpfs over configfs.
@@ -43,6 +48,9 @@ pub struct Args {
     /// The simulator's disk; without it the one whose serial says so.
     #[arg(long)]
     disk: Option<PathBuf>,
+    /// Folder in which to play the file of RTMR3; without it a tmpfs over the kernel's.
+    #[arg(long)]
+    misc: Option<PathBuf>,
 }
 
 /// Serves until it is killed.
@@ -58,17 +66,25 @@ pub fn run(args: &Args) -> Result<()> {
         Some(base) => base.clone(),
         None => mount_over_configfs()?,
     };
+    let misc = match &args.misc {
+        Some(misc) => misc.clone(),
+        None => mount_over(MISC_DEVICES)?,
+    };
     if !args.log.exists() && args.log.starts_with(SECURITYFS) {
         attach("securityfs", c"securityfs", SECURITYFS, None)?;
     }
     // Once before anybody asks: a machine whose log explains nothing is better told so now.
     registers(args)?;
+    let mut rtmr3 = Rtmr3::new(&misc)?;
     let mut entries = Entries::new(base);
     println!("SIMULATED platform: signs quotes that prove nothing about hardware");
     notify::ready().context("cannot tell the service manager that requests are answered")?;
     loop {
+        rtmr3.serve()?;
         let pause = entries.serve(&mut |report_data| {
-            let td = identity.td_report(&registers(args)?, platform.mrconfigid, *report_data);
+            let mut registers = registers(args)?;
+            registers.rtmr[3] = rtmr3.value();
+            let td = identity.td_report(&registers, platform.mrconfigid, *report_data);
             Ok(identity.quote(&td))
         })?;
         std::thread::sleep(pause);
@@ -123,14 +139,15 @@ fn find_disk() -> Result<PathBuf> {
 
 /// Hides the kernel's own configfs, if it has one, behind a folder of ordinary files.
 fn mount_over_configfs() -> Result<PathBuf> {
-    ensure!(
-        Path::new(CONFIGFS).is_dir(),
-        "{CONFIGFS} is not there; load the configfs module before this service"
-    );
-    attach("tmpfs", c"tmpfs", CONFIGFS, Some(c"mode=0755,size=8m"))?;
-    let base = Path::new(CONFIGFS).join("tsm/report");
+    let base = mount_over(CONFIGFS)?.join("tsm/report");
     fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
     Ok(base)
+}
+
+fn mount_over(folder: &str) -> Result<PathBuf> {
+    ensure!(Path::new(folder).is_dir(), "{folder} is not there; load the modules before this service");
+    attach("tmpfs", c"tmpfs", folder, Some(c"mode=0755,size=8m"))?;
+    Ok(folder.into())
 }
 
 fn attach(name: &str, kind: &CStr, target: &str, options: Option<&CStr>) -> Result<()> {
