@@ -82,7 +82,7 @@ fn real_quotes_get_their_known_verdicts() {
         ("cocoon_v4", "fmspc_90c06f000000_2026-03", "1773790000", 0, &[]),
         ("near_v4", "near_v4", "1757000000", 0, &[]),
         ("dcap_qvl_v5_no_tcb_level", "dcap_qvl_v5_no_tcb_level", "1771500000", 1, &["tcb"]),
-        ("cos113_v4", "fmspc_00806f050000_2026-01", "1769509141", 1, &["tcb"]),
+        ("cos113_v4", "fmspc_00806f050000_2026-01", "1769509141", 1, &["tcb_platform", "tcb_module", "tcb"]),
     ];
     for (quote, collateral, at, code, failing) in known {
         let quote = vectors.join(format!("quotes/{quote}.bin"));

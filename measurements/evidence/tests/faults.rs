@@ -46,7 +46,7 @@ fn evidence_without_a_fault_is_appraised() {
 
 #[test]
 fn each_fault_fails_exactly_the_check_that_it_should() {
-    for fault in Fault::ALL {
+    for fault in Fault::all() {
         let case = fault.case().unwrap();
         let verdict = verdict(&case);
         let failed: Vec<CheckName> = verdict.failed().map(|check| check.name).collect();
@@ -82,6 +82,14 @@ fn a_runtime_log_that_does_not_replay_is_refused_with_both_values() {
     let quoted = verdict.registers.unwrap().rtmr[3].to_string();
     assert!(check.actual.contains(&format!("quoted {quoted}")), "{check:?}");
     assert!(check.actual.contains("model two") && !check.actual.contains("model one"), "{check:?}");
+}
+
+#[test]
+fn harmless_shapes_of_evidence_are_appraised() {
+    for fault in Fault::harmless() {
+        let verdict = verdict(&fault.case().unwrap());
+        assert!(verdict.accepted && verdict.complete, "{fault:?}\n{verdict}");
+    }
 }
 
 #[test]

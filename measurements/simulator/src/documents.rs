@@ -1,6 +1,7 @@
 //! TCB info and QE identity, as Intel publishes them (Intel SGX and TDX Provisioning Certification Service API,
 //! version 4: "TCB Info V3", "Enclave Identity V2").
 
+use crate::description::Part;
 use crate::platform::{Options, ascii};
 use evidence::show_time;
 use serde_json::{Value, json};
@@ -28,12 +29,12 @@ pub(crate) fn tcb_info(options: &Options) -> String {
     let module = |isvsvn: u8, status: &str| json!({"tcb": {"isvsvn": isvsvn}, "tcbDate": date(options), "tcbStatus": status});
     let signer = hex::encode_upper(MRSIGNERSEAM);
     json!({
-        "id": "TDX",
+        "id": options.tcb_info_id,
         "version": 3,
         "issueDate": show_time(options.from),
-        "nextUpdate": show_time(options.until),
+        "nextUpdate": show_time(options.until(Part::TcbInfo)),
         "fmspc": hex::encode_upper(options.tcb_info_fmspc),
-        "pceId": hex::encode_upper(PCE_ID),
+        "pceId": hex::encode_upper(options.tcb_info_pce_id),
         "tcbType": 0,
         "tcbEvaluationDataNumber": 1,
         "tdxModule": {"mrsigner": signer, "attributes": "0000000000000000", "attributesMask": "FFFFFFFFFFFFFFFF"},
@@ -44,7 +45,7 @@ pub(crate) fn tcb_info(options: &Options) -> String {
             "attributesMask": "FFFFFFFFFFFFFFFF",
             "tcbLevels": [module(1, "UpToDate"), module(0, "OutOfDate")],
         }],
-        "tcbLevels": [level(options, 1, "UpToDate"), level(options, 0, "OutOfDate")],
+        "tcbLevels": [level(options, 1, &options.tcb_status), level(options, 0, "OutOfDate")],
     })
     .to_string()
 }
@@ -59,11 +60,12 @@ fn level(options: &Options, svn: u8, status: &str) -> Value {
 }
 
 pub(crate) fn qe_identity(options: &Options) -> String {
+    let qe = |isvsvn: u16, status: &str| json!({"tcb": {"isvsvn": isvsvn}, "tcbDate": date(options), "tcbStatus": status});
     json!({
         "id": "TD_QE",
         "version": 2,
         "issueDate": show_time(options.from),
-        "nextUpdate": show_time(options.until),
+        "nextUpdate": show_time(options.until(Part::QeIdentity)),
         "tcbEvaluationDataNumber": 1,
         "miscselect": "00000000",
         "miscselectMask": "FFFFFFFF",
@@ -71,7 +73,7 @@ pub(crate) fn qe_identity(options: &Options) -> String {
         "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
         "mrsigner": hex::encode_upper(QE_MRSIGNER),
         "isvprodid": QE_ISVPRODID,
-        "tcbLevels": [{"tcb": {"isvsvn": QE_ISVSVN}, "tcbDate": date(options), "tcbStatus": "UpToDate"}],
+        "tcbLevels": [qe(QE_ISVSVN, "UpToDate"), qe(0, "OutOfDate")],
     })
     .to_string()
 }

@@ -2,19 +2,107 @@
 //!
 //! Every case starts from a platform and evidence that pass; [`Fault::None`] is that one.
 
-use crate::platform::{Options, Platform, ascii};
+mod case;
+
+use crate::pki::new_key;
+use crate::platform::{Options, Platform};
 use crate::{Identity, SimulatorError, tpm};
-use evidence::td::attributes;
-use evidence::{CheckName, Collateral, Hex, Reference, Release, Rtmr3, TdReport};
-use measure::runtime::{self, Extension, GpuEvidence, RuntimeEvent};
-use measure::wire::{EventLog, Evidence, LogFormat};
-use measure::{Digest384, Registers};
+pub use case::Case;
+use case::runtime_events;
+use evidence::td::{V15, attributes};
+use evidence::{CheckName, Collateral, Hex, TdReport};
+use measure::Digest384;
+use measure::runtime::{self, Extension, RuntimeEvent};
+use std::sync::Arc;
 
 /// Unix seconds at which the cases are appraised.
 pub const AT: u64 = 1_780_000_000;
 const DAY: u64 = 24 * 60 * 60;
-const STATIC_CONFIG: &[u8] = b"schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n";
-const REPORT_DATA: [u8; 64] = [0x5a; 64];
+
+/// Every defect with the checks that must fail, then the shapes that have none.
+const TABLE: &[(Fault, &[CheckName])] = {
+    use CheckName as C;
+    use Fault::*;
+    &[
+        (Empty, &[C::QuoteFormat]),
+        (Truncated, &[C::QuoteFormat]),
+        (TrailingByte, &[C::QuoteFormat]),
+        (LyingLength, &[C::QuoteFormat]),
+        (OtherVersion, &[C::QuoteFormat]),
+        (SgxQuote, &[C::QuoteFormat]),
+        (OtherVendor, &[C::QuoteFormat]),
+        (ForeignRoot, &[C::TrustRoot]),
+        (RevokedRoot, &[C::TrustRoot]),
+        (ForgedRootCrl, &[C::TrustRoot]),
+        (Expired, &[C::CollateralWindow]),
+        (NotYetValid, &[C::CollateralWindow]),
+        (ExpiredRoot, &[C::CollateralWindow]),
+        (ExpiredPckCa, &[C::CollateralWindow]),
+        (ExpiredTcbSigner, &[C::CollateralWindow]),
+        (ExpiredPck, &[C::CollateralWindow]),
+        (ExpiredTcbInfo, &[C::CollateralWindow]),
+        (ExpiredQeIdentity, &[C::CollateralWindow]),
+        (ExpiredRootCrl, &[C::CollateralWindow]),
+        (ExpiredPckCrl, &[C::CollateralWindow]),
+        (RevokedTcbSigner, &[C::TcbInfo]),
+        (ForgedTcbSigner, &[C::TcbInfo]),
+        (ForgedTcbInfo, &[C::TcbInfo]),
+        (StrangersTcbInfo, &[C::TcbInfo]),
+        (ForgedQeIdentity, &[C::QeIdentity]),
+        (StrangersQeIdentity, &[C::QeIdentity]),
+        (RevokedPck, &[C::PckChain]),
+        (RevokedPckCa, &[C::PckChain]),
+        (ForgedPckCa, &[C::PckChain]),
+        (ForgedPck, &[C::PckChain]),
+        (ForgedPckCrl, &[C::PckChain]),
+        (SwappedQe, &[C::QeReport]),
+        (QeDebug, &[C::QeReport]),
+        (BadQeReportSignature, &[C::QeReport]),
+        (SwappedAttestationKey, &[C::QeReport]),
+        (BadQeAuthData, &[C::QeReport]),
+        (BadQuoteSignature, &[C::QuoteSignature]),
+        (ForgedBody, &[C::QuoteSignature]),
+        (WrongFmspc, &[C::Fmspc]),
+        (WrongPceId, &[C::Fmspc]),
+        (SgxTcbInfo, &[C::Fmspc]),
+        (LowTcb, &[C::TcbPlatform, C::Tcb]),
+        (RevokedTcb, &[C::TcbPlatform, C::Tcb]),
+        (OldModule, &[C::TcbModule, C::Tcb]),
+        (UpdatedModule, &[C::TcbModule, C::Tcb]),
+        (OldQe, &[C::TcbQe, C::Tcb]),
+        (UnknownModule, &[C::Tcb, C::Mrsignerseam]),
+        (DebugBit, &[C::Debug]),
+        (Profiling, &[C::Debug]),
+        (SeptVe, &[C::SeptVeDisable]),
+        (UnknownAttribute, &[C::TdAttributes]),
+        (Migratable, &[C::TdAttributes]),
+        (Pks, &[C::TdAttributes]),
+        (KeyLocker, &[C::TdAttributes]),
+        (UnknownXfam, &[C::Xfam]),
+        (MissingXfam, &[C::Xfam]),
+        (ServiceTd, &[C::ServiceTd]),
+        (NoModule, &[C::Mrseam]),
+        (ForeignModule, &[C::Mrsignerseam]),
+        (DebugModule, &[C::Mrsignerseam]),
+        (Owner, &[C::Mrowner]),
+        (OwnerConfig, &[C::Mrowner]),
+        (SwappedMrconfigid, &[C::Mrconfigid]),
+        (OtherRelease, &[C::Registers]),
+        (ForgedEventLog, &[C::EventLog]),
+        (RuntimeEventDropped, &[C::RuntimeEvents]),
+        (RuntimeEventsReordered, &[C::RuntimeEvents]),
+        (RuntimeUnsealed, &[C::RuntimeEvents]),
+        (RuntimeExtendedAfterSeal, &[C::RuntimeEvents]),
+        (RuntimeLogAfterSeal, &[C::RuntimeEvents]),
+        (RuntimeNotExtended, &[C::RuntimeEvents]),
+        (RuntimeOtherConfig, &[C::RuntimeEvents]),
+        (WrongReportData, &[C::ReportData]),
+        (None, &[]),
+        (Padded, &[]),
+        (Version5, &[]),
+        (Tdx15, &[]),
+    ]
+};
 
 /// One defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,137 +173,242 @@ pub enum Fault {
     Truncated,
     /// A byte that is not zero follows the quote.
     TrailingByte,
+    /// No byte at all.
+    Empty,
+    /// The signature data says that it is longer than the quote.
+    LyingLength,
+    /// A version that no TDX quote has.
+    OtherVersion,
+    /// A quote of SGX by its header.
+    SgxQuote,
+    /// Another vendor's quoting enclave by its header.
+    OtherVendor,
+    /// The root's CRL lists the root.
+    RevokedRoot,
+    /// The root's CRL lists the PCK certificates' issuer.
+    RevokedPckCa,
+    /// The root's CRL lists the signer of TCB info and QE identity.
+    RevokedTcbSigner,
+    /// The root certificate alone is expired.
+    ExpiredRoot,
+    /// The PCK certificates' issuer alone is expired.
+    ExpiredPckCa,
+    /// The signer of TCB info and QE identity alone is expired.
+    ExpiredTcbSigner,
+    /// The PCK certificate alone is expired.
+    ExpiredPck,
+    /// The TCB info alone is expired.
+    ExpiredTcbInfo,
+    /// The QE identity alone is expired.
+    ExpiredQeIdentity,
+    /// The root's CRL alone is expired.
+    ExpiredRootCrl,
+    /// The PCK CRL alone is expired.
+    ExpiredPckCrl,
+    /// The PCK certificates' issuer is signed by a stranger under the root's name.
+    ForgedPckCa,
+    /// The signer of TCB info and QE identity is signed by a stranger under the root's name.
+    ForgedTcbSigner,
+    /// The PCK certificate is signed by a stranger under its issuer's name.
+    ForgedPck,
+    /// The root's CRL is signed by a stranger.
+    ForgedRootCrl,
+    /// The PCK CRL is signed by a stranger.
+    ForgedPckCrl,
+    /// The TCB info is signed by a stranger.
+    StrangersTcbInfo,
+    /// The QE identity is signed by a stranger.
+    StrangersQeIdentity,
+    /// Quoted with a key that the QE report does not name.
+    SwappedAttestationKey,
+    /// One bit of the authentication data that the QE report commits to is flipped.
+    BadQeAuthData,
+    /// The quoting enclave runs under debug.
+    QeDebug,
+    /// The quoting enclave is a level behind.
+    OldQe,
+    /// The TCB info is SGX's.
+    SgxTcbInfo,
+    /// The TCB info is of another provisioning enclave.
+    WrongPceId,
+    /// The platform's level is revoked.
+    RevokedTcb,
+    /// The TDX module is a level behind.
+    OldModule,
+    /// The TDX module is of a version that the collateral does not know.
+    UnknownModule,
+    /// Launched on an old TDX module that was updated since.
+    UpdatedModule,
+    /// The TDX module is not a production one.
+    DebugModule,
+    /// No TDX module measured at all.
+    NoModule,
+    /// The TD is profiled.
+    Profiling,
+    /// The TD can be migrated.
+    Migratable,
+    /// Protection keys for supervisor pages, which the strict policy does not name.
+    Pks,
+    /// Key locker, which the strict policy does not name.
+    KeyLocker,
+    /// XFAM without SSE.
+    MissingXfam,
+    /// The TD has a configuration of its owner that the policy does not name.
+    OwnerConfig,
+    /// No defect: zeros follow the quote, as quoting libraries leave them.
+    Padded,
+    /// No defect: version 5 with a TDX 1.0 body.
+    Version5,
+    /// No defect: version 5 with a TDX 1.5 body.
+    Tdx15,
 }
 
 impl Fault {
-    /// Every defect.
-    pub const ALL: [Fault; 32] = {
-        use Fault::*;
-        [
-            Expired,
-            NotYetValid,
-            ForeignRoot,
-            ForgedTcbInfo,
-            ForgedQeIdentity,
-            RevokedPck,
-            SwappedQe,
-            BadQeReportSignature,
-            BadQuoteSignature,
-            ForgedBody,
-            WrongFmspc,
-            LowTcb,
-            DebugBit,
-            SeptVe,
-            UnknownAttribute,
-            UnknownXfam,
-            ServiceTd,
-            ForeignModule,
-            Owner,
-            SwappedMrconfigid,
-            OtherRelease,
-            ForgedEventLog,
-            RuntimeEventDropped,
-            RuntimeEventsReordered,
-            RuntimeUnsealed,
-            RuntimeExtendedAfterSeal,
-            RuntimeLogAfterSeal,
-            RuntimeNotExtended,
-            RuntimeOtherConfig,
-            WrongReportData,
-            Truncated,
-            TrailingByte,
-        ]
-    };
-
-    /// The checks that must fail, and no other: one, but for the TCB, where the part that is behind fails with the whole.
+    /// The checks that must fail, and no other: one, but where a part of the TCB that is behind fails with the whole.
     pub fn expected(self) -> &'static [CheckName] {
-        use CheckName as C;
-        match self {
-            Fault::None => &[],
-            Fault::Expired | Fault::NotYetValid => &[C::CollateralWindow],
-            Fault::ForeignRoot => &[C::TrustRoot],
-            Fault::ForgedTcbInfo => &[C::TcbInfo],
-            Fault::ForgedQeIdentity => &[C::QeIdentity],
-            Fault::RevokedPck => &[C::PckChain],
-            Fault::SwappedQe | Fault::BadQeReportSignature => &[C::QeReport],
-            Fault::BadQuoteSignature | Fault::ForgedBody => &[C::QuoteSignature],
-            Fault::WrongFmspc => &[C::Fmspc],
-            Fault::LowTcb => &[C::TcbPlatform, C::Tcb],
-            Fault::DebugBit => &[C::Debug],
-            Fault::SeptVe => &[C::SeptVeDisable],
-            Fault::UnknownAttribute => &[C::TdAttributes],
-            Fault::UnknownXfam => &[C::Xfam],
-            Fault::ServiceTd => &[C::ServiceTd],
-            Fault::ForeignModule => &[C::Mrsignerseam],
-            Fault::Owner => &[C::Mrowner],
-            Fault::SwappedMrconfigid => &[C::Mrconfigid],
-            Fault::OtherRelease => &[C::Registers],
-            Fault::ForgedEventLog => &[C::EventLog],
-            Fault::RuntimeEventDropped
-            | Fault::RuntimeEventsReordered
-            | Fault::RuntimeUnsealed
-            | Fault::RuntimeExtendedAfterSeal
-            | Fault::RuntimeLogAfterSeal
-            | Fault::RuntimeNotExtended
-            | Fault::RuntimeOtherConfig => &[C::RuntimeEvents],
-            Fault::WrongReportData => &[C::ReportData],
-            Fault::Truncated | Fault::TrailingByte => &[C::QuoteFormat],
+        TABLE.iter().find(|(fault, _)| *fault == self).map_or(&[], |(_, checks)| *checks)
+    }
+
+    /// Every defect.
+    pub fn all() -> impl Iterator<Item = Fault> {
+        TABLE.iter().filter(|(_, checks)| !checks.is_empty()).map(|(fault, _)| *fault)
+    }
+
+    /// Evidence of other shapes that has no defect.
+    pub fn harmless() -> impl Iterator<Item = Fault> {
+        TABLE.iter().filter(|(_, checks)| checks.is_empty()).map(|(fault, _)| *fault)
+    }
+
+    /// `kebab-case`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
         }
+        name
     }
 
     /// Builds the evidence with this defect, on a platform of its own.
     pub fn case(self) -> Result<Case, SimulatorError> {
-        let platform = Platform::with(self.options())?;
-        let identity = platform.identity()?;
-        let mut case = Case::good(&platform, &identity)?;
-        self.change_evidence(&mut case, &identity);
-        self.change_collateral(&mut case)?;
-        Ok(case)
+        self.pair().map(|(_, case)| case)
     }
 
-    fn options(self) -> Options {
-        let mut options = Options::valid(AT, 30);
+    /// Evidence without what this defect changes in it, and with it, of the same platform. Where the platform itself is at
+    /// fault, both are.
+    pub fn pair(self) -> Result<(Case, Case), SimulatorError> {
+        let platform = Arc::new(Platform::with(self.options()?)?);
+        let identity = platform.identity()?;
+        let good = Case::good(&platform, &identity)?;
+        let mut case = good.clone();
+        self.change_evidence(&mut case, identity)?;
+        self.change_collateral(&mut case)?;
+        Ok((good, case))
+    }
+
+    /// The platform that it is of.
+    fn options(self) -> Result<Options, SimulatorError> {
+        let mut options = Options::parse(self.description(), AT, 30)?;
         match self {
             Fault::Expired => (options.from, options.until) = (AT - 40 * DAY, AT - DAY),
             Fault::NotYetValid => (options.from, options.until) = (AT + DAY, AT + 40 * DAY),
-            Fault::RevokedPck => options.revoke_pck = true,
-            Fault::SwappedQe => options.qe_mrsigner = ascii("SIMULATED OTHER VENDOR"),
-            Fault::WrongFmspc => options.tcb_info_fmspc = *b"OTHERS",
-            Fault::LowTcb => options.cpu_svn = [0; 16],
             _ => {}
         }
-        options
+        Ok(options)
+    }
+
+    /// What is wrong with its platform, as text.
+    pub fn description(self) -> &'static str {
+        match self {
+            Fault::RevokedPck => "revoked = ['pck']",
+            Fault::RevokedRoot => "revoked = ['root']",
+            Fault::RevokedPckCa => "revoked = ['pck-ca']",
+            Fault::RevokedTcbSigner => "revoked = ['tcb-signer']",
+            Fault::ExpiredRoot => "expired = ['root']",
+            Fault::ExpiredPckCa => "expired = ['pck-ca']",
+            Fault::ExpiredTcbSigner => "expired = ['tcb-signer']",
+            Fault::ExpiredPck => "expired = ['pck']",
+            Fault::ExpiredTcbInfo => "expired = ['tcb-info']",
+            Fault::ExpiredQeIdentity => "expired = ['qe-identity']",
+            Fault::ExpiredRootCrl => "expired = ['root-crl']",
+            Fault::ExpiredPckCrl => "expired = ['pck-crl']",
+            Fault::ForgedPckCa => "forged = ['pck-ca']",
+            Fault::ForgedTcbSigner => "forged = ['tcb-signer']",
+            Fault::ForgedPck => "forged = ['pck']",
+            Fault::ForgedRootCrl => "forged = ['root-crl']",
+            Fault::ForgedPckCrl => "forged = ['pck-crl']",
+            Fault::StrangersTcbInfo => "forged = ['tcb-info']",
+            Fault::StrangersQeIdentity => "forged = ['qe-identity']",
+            Fault::SwappedQe => {
+                "qe-mrsigner = '4f5448455200000000000000000000000000000000000000000000000000abcd'"
+            }
+            Fault::QeDebug => "qe-attributes = '13000000000000000000000000000000'",
+            Fault::OldQe => "qe-isvsvn = 0",
+            Fault::WrongFmspc => "tcb-info-fmspc = '4f5448455253'",
+            Fault::WrongPceId => "tcb-info-pce-id = '0100'",
+            Fault::SgxTcbInfo => "tcb-info-id = 'SGX'",
+            Fault::LowTcb => "cpu-svn = '00000000000000000000000000000000'",
+            Fault::RevokedTcb => "tcb-status = 'Revoked'",
+            _ => "",
+        }
     }
 
     /// Defects of what the TD says, signed by the platform, and of the bytes on their way.
-    fn change_evidence(self, case: &mut Case, identity: &Identity) {
+    fn change_evidence(self, case: &mut Case, mut identity: Identity) -> Result<(), SimulatorError> {
+        self.change_td(&mut case.td);
+        self.change_runtime(&mut case.td, &mut case.evidence.runtime);
+        match self {
+            Fault::ForgedEventLog => tpm::flip_last_digest(&mut case.evidence.event_log.bytes),
+            Fault::OtherRelease => case.reference.releases[0].rtmr2 = Digest384([7; 48]),
+            Fault::SwappedAttestationKey => identity.attestation_key = new_key()?,
+            Fault::BadQeAuthData => identity.qe_auth_data[3] ^= 1,
+            _ => {}
+        }
+        case.evidence.quote = match self {
+            Fault::Version5 => identity.quote_of_version(5, &case.td),
+            _ => identity.quote(&case.td),
+        };
+        self.change_bytes(&mut case.evidence.quote);
+        Ok(())
+    }
+
+    fn change_td(self, td: &mut TdReport) {
         let set = |field: &mut Hex<8>, bits: u64| {
             *field = Hex((u64::from_le_bytes(field.0) | bits).to_le_bytes());
         };
-        let mut td = case.td.clone();
+        let v15 = |svn: Hex<16>, mrservicetd| {
+            Some(V15 { tee_tcb_svn2: svn, mrservicetd: Digest384([mrservicetd; 48]), extended: None })
+        };
+        let launched = td.tee_tcb_svn;
         match self {
             Fault::DebugBit => set(&mut td.td_attributes, attributes::DEBUG),
+            Fault::Profiling => set(&mut td.td_attributes, 1 << 4),
             Fault::SeptVe => td.td_attributes = Hex::ZERO,
             Fault::UnknownAttribute => set(&mut td.td_attributes, 1 << 40),
+            Fault::Migratable => set(&mut td.td_attributes, 1 << 29),
+            Fault::Pks => set(&mut td.td_attributes, 1 << 30),
+            Fault::KeyLocker => set(&mut td.td_attributes, 1 << 31),
             Fault::UnknownXfam => set(&mut td.xfam, 1 << 40),
-            Fault::ServiceTd => {
-                let (tee_tcb_svn2, mrservicetd) = (td.tee_tcb_svn, Digest384([7; 48]));
-                td.v15 = Some(evidence::td::V15 { tee_tcb_svn2, mrservicetd, extended: None });
+            Fault::MissingXfam => td.xfam = Hex(1u64.to_le_bytes()),
+            Fault::ServiceTd => td.v15 = v15(launched, 7),
+            Fault::Tdx15 => td.v15 = v15(launched, 0),
+            Fault::UpdatedModule => {
+                td.v15 = v15(launched, 0);
+                td.tee_tcb_svn.0[0] = 0;
             }
+            Fault::OldModule => td.tee_tcb_svn.0[0] = 0,
+            Fault::UnknownModule => td.tee_tcb_svn.0[1] = 9,
             Fault::ForeignModule => td.mrsignerseam = Digest384::ZERO,
+            Fault::DebugModule => td.seam_attributes.0[0] = 1,
+            Fault::NoModule => td.mrseam = Digest384::ZERO,
             Fault::Owner => td.mrowner = Digest384([7; 48]),
+            Fault::OwnerConfig => td.mrownerconfig = Digest384([7; 48]),
             Fault::SwappedMrconfigid => td.mrconfigid = Digest384([7; 48]),
             Fault::WrongReportData => td.report_data = Hex([0xa5; 64]),
-            Fault::ForgedEventLog => {
-                let log = &mut case.evidence.event_log.bytes;
-                tpm::flip_last_digest(log);
-            }
-            Fault::OtherRelease => case.reference.releases[0].rtmr2 = Digest384([7; 48]),
             _ => {}
         }
-        self.change_runtime(&mut td, &mut case.evidence.runtime);
-        case.evidence.quote = identity.quote(&td);
-        self.change_bytes(&mut case.evidence.quote);
     }
 
     /// Defects of the guest's own events; `shown` go into the log, `extended` into RTMR3.
@@ -252,7 +445,8 @@ impl Fault {
 
     fn change_bytes(self, quote: &mut Vec<u8>) {
         const BODY: usize = 48;
-        const SIGNATURE: usize = BODY + evidence::td::TD10_LEN + 4;
+        const LENGTH: usize = BODY + evidence::td::TD10_LEN;
+        const SIGNATURE: usize = LENGTH + 4;
         const QE_REPORT_SIGNATURE: usize = SIGNATURE + 64 + 64 + 6 + 384;
         match self {
             // In the middle of MRSEAM: the strict policy takes any, so that nothing but the signature can tell.
@@ -260,7 +454,13 @@ impl Fault {
             Fault::BadQuoteSignature => quote[SIGNATURE + 8] ^= 1,
             Fault::BadQeReportSignature => quote[QE_REPORT_SIGNATURE + 8] ^= 1,
             Fault::Truncated => quote.truncate(quote.len() - 1),
+            Fault::Empty => quote.clear(),
+            Fault::LyingLength => quote[LENGTH..SIGNATURE].copy_from_slice(&u32::MAX.to_le_bytes()),
+            Fault::OtherVersion => quote[0] = 3,
+            Fault::SgxQuote => quote[4] = 0,
+            Fault::OtherVendor => quote[12] ^= 1,
             Fault::TrailingByte => quote.extend([0, 0, 1]),
+            Fault::Padded => quote.extend([0; 70]),
             _ => {}
         }
     }
@@ -285,71 +485,4 @@ impl Fault {
         }
         Ok(())
     }
-}
-
-/// Everything that an appraisal takes.
-pub struct Case {
-    /// What the guest sends.
-    pub evidence: Evidence,
-    /// What is published about its platform.
-    pub collateral: Collateral,
-    /// Root for the policy.
-    pub root_der: Vec<u8>,
-    /// Registers that are accepted.
-    pub reference: Reference,
-    /// What the quote was asked to contain.
-    pub report_data: [u8; 64],
-    /// When, Unix seconds.
-    pub at: u64,
-    td: TdReport,
-}
-
-impl Case {
-    fn good(platform: &Platform, identity: &Identity) -> Result<Self, SimulatorError> {
-        let log = tpm::sample_log();
-        let mut registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
-        let mrconfigid = measure::wire::mrconfigid(STATIC_CONFIG);
-        let events = runtime_events(&Digest384(mrconfigid));
-        registers.rtmr[3] = runtime::fold(&events);
-        let td = identity.td_report(&registers, mrconfigid, REPORT_DATA);
-        let evidence = Evidence {
-            quote: identity.quote(&td),
-            event_log: EventLog { format: LogFormat::Tpm, bytes: log },
-            static_config: STATIC_CONFIG.to_vec(),
-            runtime: runtime::encode(Extension::Extended, &events),
-        };
-        Ok(Case {
-            evidence,
-            collateral: platform.collateral()?,
-            root_der: platform.root_der()?,
-            reference: reference(&registers),
-            report_data: REPORT_DATA,
-            at: AT,
-            td,
-        })
-    }
-}
-
-/// What a guest with two models measures.
-fn runtime_events(mrconfigid: &Digest384) -> Vec<RuntimeEvent> {
-    let model = |name: &str, fill| RuntimeEvent::Model { name: name.into(), root: [fill; 32] };
-    vec![
-        RuntimeEvent::StaticConfig { sha384: *mrconfigid },
-        model("one", 1),
-        model("two", 2),
-        RuntimeEvent::Gpu(GpuEvidence::none()),
-        RuntimeEvent::Sealed,
-    ]
-}
-
-fn reference(registers: &Registers) -> Reference {
-    let release = Release {
-        name: "simulated release".into(),
-        mrtd: registers.mrtd,
-        rtmr0: registers.rtmr[0],
-        rtmr1: registers.rtmr[1],
-        rtmr2: registers.rtmr[2],
-        rtmr3: Some(Rtmr3::Events),
-    };
-    Reference { schema: 1, releases: vec![release], mrconfigid: None }
 }

@@ -101,7 +101,11 @@ impl Identity {
 
     /// A quote over the report: version 4 for a TDX 1.0 body, version 5 for a 1.5 one.
     pub fn quote(&self, td: &TdReport) -> Vec<u8> {
-        let version: u16 = if td.v15.is_some() { 5 } else { 4 };
+        self.quote_of_version(if td.v15.is_some() { 5 } else { 4 }, td)
+    }
+
+    /// A quote of version 4, which has a TDX 1.0 body, or of version 5, which has any.
+    pub fn quote_of_version(&self, version: u16, td: &TdReport) -> Vec<u8> {
         let body = td.to_bytes();
         let mut out = Vec::new();
         out.extend_from_slice(&version.to_le_bytes());
@@ -111,7 +115,11 @@ impl Identity {
         out.extend_from_slice(&INTEL_QE_VENDOR.0);
         out.extend_from_slice(&ascii::<20>("SIMULATED QE"));
         if version == 5 {
-            let kind: u16 = if body.len() == evidence::td::TD15_LEN { 3 } else { 4 };
+            let kind: u16 = match body.len() {
+                evidence::td::TD10_LEN => 2,
+                evidence::td::TD15_LEN => 3,
+                _ => 4,
+            };
             out.extend_from_slice(&kind.to_le_bytes());
             out.extend_from_slice(&(body.len() as u32).to_le_bytes());
         }

@@ -11,6 +11,7 @@
 //! Deliberately absent from every production image; `cargo xtask tidy` looks for it in their dependency trees.
 
 mod der;
+mod description;
 mod documents;
 pub mod fault;
 mod identity;
@@ -18,6 +19,7 @@ mod pki;
 mod platform;
 pub mod tpm;
 
+pub use description::Part;
 pub use identity::{Identity, IdentityError};
 pub use platform::{Options, Platform};
 
@@ -32,6 +34,9 @@ pub enum SimulatorError {
         /// What the encoder says.
         reason: String,
     },
+    /// A description that does not read.
+    #[error("SIMULATED platform: description: {0}")]
+    Description(Box<toml::de::Error>),
     /// No randomness for keys.
     #[error("SIMULATED platform: no random numbers for keys: {0}; is /dev/urandom there?")]
     Random(String),

@@ -23,6 +23,7 @@ use x509_cert::spki::{SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
 
 /// A key with its certificate.
+#[derive(Clone)]
 pub(crate) struct Entity {
     pub(crate) key: SigningKey,
     pub(crate) certificate: Certificate,
@@ -48,6 +49,11 @@ impl Entity {
         let what = wanted.name;
         let certificate = certify(wanted, &key, issuer).map_err(|reason| failed(what, reason))?;
         Ok(Entity { key, certificate })
+    }
+
+    /// This key under the name of another.
+    pub(crate) fn named(&self, other: &Entity) -> Entity {
+        Entity { key: self.key.clone(), certificate: other.certificate.clone() }
     }
 
     pub(crate) fn der(&self) -> Result<Vec<u8>, SimulatorError> {
