@@ -11,7 +11,7 @@ pub use profile::ProfileCache;
 use crate::error::LaunchError;
 use crate::settings::Settings;
 use evidence::{Reference, Release, Rtmr3};
-use measure::{Boot, Inputs, MeasureError, Payload, Platform, Prediction, Registers};
+use measure::{Boot, Inputs, MeasureError, Payload, Platform, Prediction, Registers, TdxOptions};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -83,6 +83,14 @@ pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
     match ProfileCache::of_user() {
         Some(cache) => cache.predict(inputs),
         None => measure::predict(inputs),
+    }
+}
+
+/// As [`measure::predict_tdx`]; remembers the firmware's profile in the user's cache.
+pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Prediction, MeasureError> {
+    match ProfileCache::of_user() {
+        Some(cache) => cache.predict_tdx(inputs, options),
+        None => measure::predict_tdx(inputs, options),
     }
 }
 

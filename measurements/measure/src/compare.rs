@@ -224,7 +224,7 @@ mod tests {
             event(5, Event::Separator, &[0; 4]),
             event(5, Event::ExitInvoked, EXIT),
         ];
-        Prediction { platform: Platform::Emulated, boot: Boot::Direct, mrtd: None, events }
+        Prediction { platform: Platform::Emulated, boot: Boot::Direct, mrtd: None, events, assumed: vec![] }
     }
 
     fn differences(events: &[(u32, u32, &[u8])]) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::fmt;
 pub enum Input {
     /// A unified kernel image, or any PE image.
     Uki,
-    /// The kernel inside a UKI (its `.linux` section).
+    /// A kernel: a file of its own, or the `.linux` section of a UKI.
     Kernel,
     /// A firmware volume file (OVMF code or whole image).
     Firmware,
@@ -20,6 +20,8 @@ pub enum Input {
     Variables,
     /// ACPI tables as a VMM hands them to the firmware.
     AcpiTables,
+    /// BootOrder or a boot option, as captured.
+    BootVariables,
     /// The front of a raw disk.
     Disk,
     /// A firmware event log.
@@ -33,7 +35,7 @@ impl Input {
     fn hint(self) -> &'static str {
         match self {
             Input::Uki => "give an uncompressed PE32+ image made by ukify, as it is booted",
-            Input::Kernel => "rebuild the UKI from a bzImage with an EFI stub",
+            Input::Kernel => "give an uncompressed bzImage with an EFI stub (CONFIG_EFI_STUB)",
             Input::Firmware | Input::UnpackedFirmware => {
                 "give the OVMF file that the launcher boots (OVMF_CODE_4M.fd or OVMF.fd)"
             }
@@ -43,6 +45,7 @@ impl Input {
             Input::AcpiTables => {
                 "give the fw_cfg file etc/acpi/tables as QEMU made it, before the firmware links it"
             }
+            Input::BootVariables => "give the variables' data alone, without the four bytes of attributes of efivarfs",
             Input::Disk => "give the first 34 sectors or more of a raw GPT disk with 512-byte sectors",
             Input::Log => {
                 "give the whole log as the kernel shows it (binary_bios_measurements or the CCEL data)"
@@ -56,11 +59,12 @@ impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Input::Uki => "UKI",
-            Input::Kernel => "kernel inside the UKI",
+            Input::Kernel => "kernel",
             Input::Firmware => "firmware",
             Input::UnpackedFirmware => "unpacked firmware",
             Input::Variables => "variable store",
             Input::AcpiTables => "ACPI tables",
+            Input::BootVariables => "boot variables",
             Input::Disk => "disk",
             Input::Log => "event log",
             Input::Shape => "shape",
@@ -86,6 +90,14 @@ pub enum MeasureError {
     Shape {
         /// Which field, what was found, what is allowed.
         fault: String,
+    },
+    /// Inputs or options that no machine has together.
+    #[error("{fault}; {hint}")]
+    Conflict {
+        /// What doesn't go together.
+        fault: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// An input that this boot form needs was not given.
     #[error("no {input} was given, but {needed_for} needs it; {}", input.hint())]

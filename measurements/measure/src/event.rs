@@ -11,6 +11,9 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// TCG PFP table 27.
+const EV_EFI_VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
+
 /// A volume of the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FirmwareVolume {
@@ -79,6 +82,8 @@ pub enum Event {
     FirmwareVolume(FirmwareVolume),
     /// Secure Boot configuration (EDK2 `Tcg2Dxe`, `MeasureAllSecureVariables`).
     SecureBoot(SecureBootVariable),
+    /// Certificate that allows an image under Secure Boot (EDK2 `DxeImageVerificationLib`).
+    Authority,
     /// List of memory ranges that the VMM wrote (TDX; EDK2 `SecTdxHelper`, `TdxHelperMeasureTdHob`).
     TdHob,
     /// Configuration firmware volume, the variable store in a TDVF image (TDX; `TdxHelperMeasureCfvImage`).
@@ -127,6 +132,7 @@ impl Event {
             Event::FirmwareVersion => tcg::EV_S_CRTM_VERSION,
             Event::FirmwareVolume(_) => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB,
             Event::SecureBoot(_) => tcg::EV_EFI_VARIABLE_DRIVER_CONFIG,
+            Event::Authority => EV_EFI_VARIABLE_AUTHORITY,
             Event::TdHob => tcg::EV_EFI_HANDOFF_TABLES2,
             Event::ConfigurationVolume => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB2,
             Event::Separator => tcg::EV_SEPARATOR,
@@ -148,6 +154,7 @@ impl fmt::Display for Event {
             Event::FirmwareVolume(FirmwareVolume::Pei) => f.write_str("firmware volume PEIFV"),
             Event::FirmwareVolume(FirmwareVolume::Dxe) => f.write_str("firmware volume DXEFV"),
             Event::SecureBoot(variable) => write!(f, "variable {}", variable.name()),
+            Event::Authority => f.write_str("authority of an image"),
             Event::TdHob => f.write_str("TD HOB"),
             Event::ConfigurationVolume => f.write_str("configuration volume"),
             Event::Separator => f.write_str("separator"),
@@ -261,6 +268,25 @@ pub struct Prediction {
     pub mrtd: Option<Digest384>,
     /// Events in measurement order.
     pub events: Vec<PredictedEvent>,
+    /// What was assumed where the inputs leave a choice.
+    pub assumed: Vec<Assumption>,
+}
+
+/// One thing that a prediction assumes of the VMM, the firmware or the stub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assumption {
+    /// What is assumed, in a word or two.
+    pub what: String,
+    /// How it is taken.
+    pub value: String,
+    /// Why.
+    pub because: String,
+}
+
+impl Assumption {
+    pub(crate) fn new(what: &str, value: &str, because: &str) -> Self {
+        Assumption { what: what.into(), value: value.into(), because: because.into() }
+    }
 }
 
 impl Prediction {
@@ -313,6 +339,7 @@ impl Serialize for Prediction {
             }
         }
         map.serialize_entry("not_final", &open)?;
+        map.serialize_entry("assumed", &self.assumed)?;
         map.serialize_entry("events", &self.events)?;
         map.end()
     }
@@ -335,6 +362,7 @@ mod tests {
             boot: Boot::Direct,
             mrtd: None,
             events: vec![known, open],
+            assumed: vec![],
         };
         assert_eq!(prediction.registers(), Err(vec![Register::Rtmr0]));
         let mut expected = Digest384::ZERO;
@@ -345,8 +373,8 @@ mod tests {
     #[test]
     fn json_follows_the_command_contract() {
         let open = event(Register::Rtmr0, Err(Unpredicted { reason: "why".into() }));
-        let prediction =
-            Prediction { platform: Platform::Emulated, boot: Boot::Disk, mrtd: None, events: vec![open] };
+        let (platform, boot, events) = (Platform::Emulated, Boot::Disk, vec![open]);
+        let prediction = Prediction { platform, boot, mrtd: None, events, assumed: vec![] };
         let json = serde_json::to_value(&prediction).unwrap();
         assert_eq!(json["mrtd"], "0".repeat(96));
         assert_eq!(json["rtmr0"], serde_json::Value::Null);

@@ -11,12 +11,14 @@
 //! Formats: UEFI PI 1.8 volume 3 (firmware volumes, files, sections).
 
 mod pei;
+pub(crate) mod probe;
 pub mod td_hob;
 pub mod tdvf;
 pub mod variables;
 mod volume;
 
 use crate::error::{Input, MeasureError, View};
+use probe::Probes;
 use std::io::Read;
 use std::ops::Range;
 use volume::{Volume, sections};
@@ -40,12 +42,13 @@ pub(crate) type Why = String;
 #[derive(Debug, Clone)]
 pub struct Firmware {
     unpacked: Vec<u8>,
-    pei: Range<usize>,
+    pei: Option<Range<usize>>,
     dxe: Range<usize>,
     patch: Result<(), Why>,
     version: Result<Vec<u8>, Why>,
     dxe_name: Option<Guid>,
     dxe_files: Vec<Guid>,
+    probes: Probes,
 }
 
 impl Firmware {
@@ -61,21 +64,36 @@ impl Firmware {
                 volumes.push(section.data);
             }
         }
-        let [pei, dxe] = volumes.as_slice() else {
-            return Err(view.fault(0, format!("{} volumes, expected two (PEI and DXE)", volumes.len())));
+        let (pei, dxe) = match volumes.as_slice() {
+            [pei, dxe] => (Some(pei.clone()), dxe.clone()),
+            [dxe] => (None, dxe.clone()),
+            _ => {
+                let fault = format!("{} volumes, expected PEI and DXE, or DXE alone", volumes.len());
+                return Err(view.fault(0, fault));
+            }
         };
-        let (pei, dxe) = (pei.clone(), dxe.clone());
-        let pei_volume = Volume::parse(view.sub(pei.start, pei.len(), "PEI volume")?)?;
         let dxe_volume = Volume::parse(view.sub(dxe.start, dxe.len(), "DXE volume")?)?;
-        let version = pei::version_string(&pei_volume, &TCG2_PEI)?;
         let dxe_files = dxe_volume.files()?.iter().map(|f| f.guid).collect();
-        let place = pei::timer_variable(&pei_volume)?;
+        let probes = Probes::of(&dxe_volume)?;
         let dxe_name = dxe_volume.name;
+        let no_pei = || Why::from("the firmware has no PEI volume");
+        let (version, place) = match &pei {
+            Some(pei) => {
+                let volume = Volume::parse(view.sub(pei.start, pei.len(), "PEI volume")?)?;
+                let place = pei::timer_variable(&volume)?.map(|at| pei.start + at);
+                (pei::version_string(&volume, &TCG2_PEI)?, place)
+            }
+            None => (Err(no_pei()), Err(no_pei())),
+        };
         let patch = place.map(|at| {
-            let at = pei.start + at;
             unpacked[at..at + 4].copy_from_slice(&u32::from(pm_timer_port).to_le_bytes());
         });
-        Ok(Firmware { unpacked, pei, dxe, patch, version, dxe_name, dxe_files })
+        Ok(Firmware { unpacked, pei, dxe, patch, version, dxe_name, dxe_files, probes })
+    }
+
+    /// What the code of its modules tells.
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.probes
     }
 
     /// The version as it is measured: UTF-16 with its NUL.
@@ -85,7 +103,8 @@ impl Firmware {
 
     /// PEIFV as it lies in memory when it is measured.
     pub(crate) fn pei_volume(&self) -> Result<&[u8], &Why> {
-        self.patch.as_ref().map(|()| &self.unpacked[self.pei.clone()])
+        let pei = self.pei.clone().unwrap_or_default();
+        self.patch.as_ref().map(|()| &self.unpacked[pei])
     }
 
     /// DXEFV.

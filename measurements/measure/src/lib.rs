@@ -29,11 +29,13 @@ pub mod wire;
 pub use compare::{Difference, DifferenceKind, Logged, compare};
 pub use error::{Input, MeasureError};
 pub use event::{
-    AcpiFile, Event, FirmwareVolume, Hashed, PredictedEvent, Prediction, SecureBootVariable, Unpredicted,
+    AcpiFile, Assumption, Event, FirmwareVolume, Hashed, PredictedEvent, Prediction, SecureBootVariable,
+    Unpredicted,
 };
 pub use hash::{Digests, Ranges};
 pub use predict::{
-    FirmwareProfile, Inputs, Linux, Payload, TdxOptions, predict, predict_keeping, predict_tdx, predict_with,
+    BootVariables, FirmwareProfile, Inputs, Linux, Payload, SetupHeader, TdxOptions, predict,
+    predict_keeping, predict_tdx, predict_tdx_with, predict_with,
 };
 pub use register::{Digest256, Digest384, Register, Registers, pcr_to_register};
 pub use shape::{Boot, Platform, Shape};

@@ -91,6 +91,12 @@ impl<'a> Image<'a> {
         self.sections.iter().find(|s| s.name == name)
     }
 
+    /// Address in memory, relative to the image base, of a place in the file; `None` between sections.
+    pub(crate) fn address_of(&self, offset: usize) -> Option<u32> {
+        let section = self.sections.iter().find(|s| s.file.contains(&offset))?;
+        section.virtual_address.checked_add((offset - section.file.start) as u32)
+    }
+
     /// What the Authenticode digest covers, in its order.
     pub fn authenticode_ranges(&self) -> Result<Ranges<'a>, MeasureError> {
         let bytes = self.view.bytes;

@@ -9,20 +9,22 @@
 //! Deliberately absent: any log. What can't be foretold is an [`Unpredicted`] event with its reason.
 
 mod boot_options;
+mod boot_variables;
 mod emulated;
 mod payload;
 mod plan;
+mod profile;
+mod setup_header;
 mod tdx;
 
-pub use tdx::{TdxOptions, predict_tdx};
+pub use boot_variables::BootVariables;
+pub use profile::FirmwareProfile;
+pub use setup_header::SetupHeader;
+pub use tdx::{TdxOptions, predict_tdx, predict_tdx_with};
 
 use crate::error::MeasureError;
-use crate::event::{Event, FirmwareVolume, Prediction, Unpredicted};
-use crate::firmware::Firmware;
-use crate::hash::{Digests, Ranges};
+use crate::event::Prediction;
 use crate::shape::{Boot, Platform, Shape};
-use plan::Planned;
-use serde::{Deserialize, Serialize};
 
 /// What the firmware starts.
 #[derive(Debug, Clone, Copy)]
@@ -73,63 +75,6 @@ pub struct Inputs<'a> {
     pub disk_head: Option<&'a [u8]>,
 }
 
-/// A firmware's own measurements: computed once, used for any number of shapes and UKIs.
-///
-/// Unpacking and hashing a firmware takes longer than the rest of a prediction, so a caller may keep the profile (it
-/// serialises) under the hash of the code it was made of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FirmwareProfile {
-    version: Result<Digests, Unpredicted>,
-    pei: Result<Digests, Unpredicted>,
-    dxe: Result<Digests, Unpredicted>,
-    boot_manager: BootManager,
-}
-
-/// What the firmware's own boot options depend on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct BootManager {
-    volume: Option<[u8; 16]>,
-    has_ui_app: bool,
-    has_shell: bool,
-}
-
-impl BootManager {
-    fn of(firmware: &Firmware) -> Self {
-        BootManager {
-            volume: firmware.dxe_name(),
-            has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
-            has_shell: firmware.has_dxe_file(&boot_options::SHELL),
-        }
-    }
-}
-
-impl FirmwareProfile {
-    /// Unpacks and hashes a firmware.
-    pub fn of(code: &[u8]) -> Result<Self, MeasureError> {
-        let firmware = Firmware::parse(code, crate::acpi::PM_TIMER_PORT)?;
-        let events = plan::hash(&[
-            firmware_event(Event::FirmwareVersion, firmware.version()),
-            firmware_event(Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei_volume()),
-            firmware_event(Event::FirmwareVolume(FirmwareVolume::Dxe), Ok(firmware.dxe_volume())),
-        ]);
-        let digests = |i: usize| events[i].digests.clone();
-        Ok(FirmwareProfile {
-            version: digests(0),
-            pei: digests(1),
-            dxe: digests(2),
-            boot_manager: BootManager::of(&firmware),
-        })
-    }
-}
-
-fn firmware_event<'a>(event: Event, bytes: Result<&'a [u8], &String>) -> Planned<'a> {
-    match bytes {
-        Ok(bytes) => Planned::parts(0, event, Ranges::from(bytes)),
-        Err(reason) => Planned::unpredicted(0, event, reason),
-    }
-}
-
 /// Foretells every event of one boot; on TDX with [`TdxOptions::default`].
 pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
     if inputs.platform == Platform::Tdx {
@@ -140,10 +85,15 @@ pub fn predict(inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
 
 /// As [`predict`] on the emulated platform; also returns the firmware's part, for a caller that keeps it.
 pub fn predict_keeping(inputs: &Inputs<'_>) -> Result<(Prediction, FirmwareProfile), MeasureError> {
+    if let Some(Payload::Linux(_)) = inputs.payload {
+        // Which bytes of the kernel are measured depends on the firmware.
+        let firmware = FirmwareProfile::of(inputs.firmware_code)?;
+        return Ok((predict_with(&firmware, inputs)?, firmware));
+    }
     // Unpacking the firmware takes about as long as hashing a UKI, so both run at once.
     std::thread::scope(|scope| {
         let firmware = scope.spawn(|| FirmwareProfile::of(inputs.firmware_code));
-        let rest = emulated::without_firmware(inputs);
+        let rest = emulated::without_firmware(inputs, &payload::Loader::default());
         let firmware = firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((emulated::complete(inputs, &firmware, rest?)?, firmware))
     })
@@ -151,5 +101,6 @@ pub fn predict_keeping(inputs: &Inputs<'_>) -> Result<(Prediction, FirmwareProfi
 
 /// As [`predict`] on the emulated platform, with the firmware's part already known; `inputs.firmware_code` isn't read.
 pub fn predict_with(firmware: &FirmwareProfile, inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
-    emulated::complete(inputs, firmware, emulated::without_firmware(inputs)?)
+    let loader = payload::Loader::emulated(firmware);
+    emulated::complete(inputs, firmware, emulated::without_firmware(inputs, &loader)?)
 }

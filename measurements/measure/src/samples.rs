@@ -4,6 +4,6 @@ pub use crate::firmware::samples::firmware;
 pub use crate::firmware::tdvf::samples::{td_shim, tdvf};
 pub use crate::firmware::variables::samples::store;
 pub use crate::gpt::samples::disk;
-pub use crate::pe::samples::pe;
+pub use crate::pe::samples::{kernel, pe};
 pub use crate::tcg::samples::log;
 pub use crate::uki::samples::uki;

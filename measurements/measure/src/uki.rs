@@ -8,6 +8,10 @@
 //! Sources: systemd 257 `src/fundamental/uki.h`, `src/boot/stub.c`, `pe.c`, `cpio.c`; Linux 6.12
 //! `drivers/firmware/efi/libstub/efi-stub-helper.c`.
 
+mod stub;
+
+pub use stub::Stub;
+
 use crate::error::{Input, MeasureError, View};
 use crate::hash::Ranges;
 use crate::pe::{Image, Section};
@@ -91,6 +95,8 @@ pub struct Measured<'a> {
 pub struct Uki<'a> {
     /// The whole image.
     pub image: Image<'a>,
+    /// The stub at its front.
+    pub stub: Stub,
     /// The kernel inside.
     pub kernel: Image<'a>,
     /// Measured sections in measurement order.
@@ -112,14 +118,14 @@ impl<'a> Uki<'a> {
     /// Parses a UKI; of one with several boot profiles, the first is taken, as the stub does unasked.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, MeasureError> {
         let image = Image::parse(bytes)?;
+        let stub = Stub::of(&image);
         let chosen = |name: &str| choose(&image.sections, name);
-        if chosen(".dtbauto").is_some() {
-            return Err(
-                image.fault(0, "a .dtbauto section is chosen by the hardware, which can't be foretold")
-            );
+        if let Some(name) = [".dtbauto", ".efifw"].into_iter().find(|name| chosen(name).is_some()) {
+            let fault = format!("a {name} section is chosen by the hardware, which can't be foretold");
+            return Err(image.fault(0, fault));
         }
-        let present =
-            UkiSection::ALL.into_iter().filter_map(|section| Some((section, chosen(section.name())?)));
+        let known = UkiSection::ALL.into_iter().filter(|section| stub.knows(*section));
+        let present = known.filter_map(|section| Some((section, chosen(section.name())?)));
         let measured = present.map(|(section, s)| Ok(Measured { section, bytes: image.in_memory(s)? }));
         let sections = measured.collect::<Result<Vec<_>, MeasureError>>()?;
         let linux = chosen(".linux").ok_or_else(|| image.fault(0, "no .linux section: this is no UKI"))?;
@@ -127,12 +133,12 @@ impl<'a> Uki<'a> {
         let load_options = sections.iter().find(|m| m.section == UkiSection::Cmdline);
         let load_options = load_options.map(|m| load_options_of(&image, m)).transpose()?;
         let mut generated = Vec::new();
-        for (section, file) in EXTRA {
+        for (section, file) in if stub.extends_initrd() { &EXTRA[..] } else { &EXTRA[..2] } {
             if let Some(section) = chosen(section) {
                 generated.extend(archive(file, image.in_memory(section)?));
             }
         }
-        Ok(Uki { image, kernel, sections, generated, load_options })
+        Ok(Uki { image, stub, kernel, sections, generated, load_options })
     }
 
     /// One measured section.

@@ -12,7 +12,7 @@
 //! Deliberately absent: errors about the cache (one that can't be used costs time, nothing else), and a limit on its
 //! size (an entry has about a KiB, and there is one a firmware file).
 
-use measure::{Digest256, FirmwareProfile, Inputs, MeasureError, Platform, Prediction};
+use measure::{Digest256, FirmwareProfile, Inputs, MeasureError, Platform, Prediction, TdxOptions};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Form of an entry.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// No entry is longer.
 const MAX_ENTRY: u64 = 16 * 1024;
 /// Permission bits that let others write.
@@ -49,6 +49,8 @@ struct Content {
     schema: u32,
     /// SHA-256 of the code volume.
     firmware: Digest256,
+    /// What it was made for: a trust domain measures no volumes.
+    platform: Platform,
     /// The program file that wrote it.
     program: String,
     profile: FirmwareProfile,
@@ -77,24 +79,44 @@ impl ProfileCache {
 
     /// As [`measure::predict`], with the firmware's part from this cache where it is there.
     pub fn predict(&self, inputs: &Inputs<'_>) -> Result<Prediction, MeasureError> {
-        if inputs.platform != Platform::Emulated {
-            return measure::predict(inputs);
+        if inputs.platform == Platform::Tdx {
+            return self.predict_tdx(inputs, &TdxOptions::default());
         }
         let firmware = Digest256::of(inputs.firmware_code);
-        if let Some(profile) = self.load(firmware) {
+        if let Some(profile) = self.load(Platform::Emulated, firmware) {
             return measure::predict_with(&profile, inputs);
         }
         let (prediction, profile) = measure::predict_keeping(inputs)?;
-        let _ = self.store(firmware, profile);
+        let _ = self.store(Platform::Emulated, firmware, profile);
         Ok(prediction)
     }
 
-    fn path(&self, firmware: Digest256) -> PathBuf {
-        self.folder.join(format!("{firmware}.json"))
+    /// As [`measure::predict_tdx`], with the firmware's profile from this cache where it is there.
+    pub fn predict_tdx(
+        &self,
+        inputs: &Inputs<'_>,
+        options: &TdxOptions<'_>,
+    ) -> Result<Prediction, MeasureError> {
+        let firmware = Digest256::of(inputs.firmware_code);
+        if let Some(profile) = self.load(Platform::Tdx, firmware) {
+            return measure::predict_tdx_with(&profile, inputs, options);
+        }
+        let Ok(profile) = FirmwareProfile::of_tdvf(inputs.firmware_code) else {
+            // A td-shim, or nothing that can be foretold.
+            return measure::predict_tdx(inputs, options);
+        };
+        let prediction = measure::predict_tdx_with(&profile, inputs, options)?;
+        let _ = self.store(Platform::Tdx, firmware, profile);
+        Ok(prediction)
     }
 
-    fn load(&self, firmware: Digest256) -> Option<FirmwareProfile> {
-        let file = File::open(self.path(firmware)).ok()?;
+    fn path(&self, platform: Platform, firmware: Digest256) -> PathBuf {
+        let platform = if platform == Platform::Tdx { "tdx" } else { "emulated" };
+        self.folder.join(format!("{firmware}.{platform}.json"))
+    }
+
+    fn load(&self, platform: Platform, firmware: Digest256) -> Option<FirmwareProfile> {
+        let file = File::open(self.path(platform, firmware)).ok()?;
         let metadata = file.metadata().ok()?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & WRITABLE_BY_OTHERS != 0
         {
@@ -105,14 +127,16 @@ impl ProfileCache {
         let Entry { content, sha256 } = serde_json::from_slice(&bytes).ok()?;
         let ours = content.schema == SCHEMA
             && content.firmware == firmware
+            && content.platform == platform
             && content.program == self.program
             && content.hash() == Some(sha256);
         ours.then_some(content.profile)
     }
 
     /// Writes an entry under a name of its own and renames it, so that a reader sees all of it or none.
-    fn store(&self, firmware: Digest256, profile: FirmwareProfile) -> Option<()> {
-        let content = Content { schema: SCHEMA, firmware, program: self.program.clone(), profile };
+    fn store(&self, platform: Platform, firmware: Digest256, profile: FirmwareProfile) -> Option<()> {
+        let program = self.program.clone();
+        let content = Content { schema: SCHEMA, firmware, platform, program, profile };
         let sha256 = content.hash()?;
         let bytes = serde_json::to_vec(&Entry { content, sha256 }).ok()?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).ok()?;
@@ -121,7 +145,7 @@ impl ProfileCache {
         let _ = fs::remove_file(&scratch);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch);
         let written = file.and_then(|mut file| file.write_all(&bytes));
-        let placed = written.and_then(|()| fs::rename(&scratch, self.path(firmware)));
+        let placed = written.and_then(|()| fs::rename(&scratch, self.path(platform, firmware)));
         if placed.is_err() {
             let _ = fs::remove_file(&scratch);
         }
@@ -147,6 +171,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const PLATFORM: Platform = Platform::Emulated;
+
     /// A profile whose digests are all `byte`.
     fn profile(byte: u8) -> FirmwareProfile {
         let (long, short) = (format!("{byte:02x}").repeat(48), format!("{byte:02x}").repeat(32));
@@ -156,6 +182,9 @@ mod tests {
             "pei": { "Err": { "reason": "the timer's place is not unique" } },
             "dxe": digests,
             "boot_manager": { "volume": vec![byte; 16], "has_ui_app": true, "has_shell": false },
+            "kernel_loader": { "named_blobs": { "Ok": true }, "initrd_argument": { "Ok": "before" } },
+            "separator": { "Ok": "rtmr1" },
+            "secure_boot": false,
         }))
         .unwrap()
     }
@@ -169,50 +198,56 @@ mod tests {
     #[test]
     fn a_stored_profile_is_found_for_its_firmware_only() {
         let (_dir, cache, firmware) = cache();
-        assert!(cache.load(firmware).is_none());
-        cache.store(firmware, profile(1)).unwrap();
-        assert_eq!(cache.load(firmware), Some(profile(1)));
+        assert!(cache.load(PLATFORM, firmware).is_none());
+        cache.store(PLATFORM, firmware, profile(1)).unwrap();
+        assert_eq!(cache.load(PLATFORM, firmware), Some(profile(1)));
         let other = Digest256::of(b"another firmware");
-        assert!(cache.load(other).is_none());
-        fs::copy(cache.path(firmware), cache.path(other)).unwrap();
-        assert!(cache.load(other).is_none(), "an entry under another firmware's name");
+        assert!(cache.load(PLATFORM, other).is_none());
+        fs::copy(cache.path(PLATFORM, firmware), cache.path(PLATFORM, other)).unwrap();
+        assert!(cache.load(PLATFORM, other).is_none(), "an entry under another firmware's name");
+        fs::copy(cache.path(PLATFORM, firmware), cache.path(Platform::Tdx, firmware)).unwrap();
+        assert!(cache.load(Platform::Tdx, firmware).is_none(), "an entry under another platform's name");
     }
 
     #[test]
     fn an_entry_of_another_program_is_computed_anew() {
         let (dir, cache, firmware) = cache();
-        ProfileCache::of(dir.path(), "an older build".into()).store(firmware, profile(1)).unwrap();
-        assert!(cache.load(firmware).is_none());
-        cache.store(firmware, profile(2)).unwrap();
-        assert_eq!(cache.load(firmware), Some(profile(2)));
+        ProfileCache::of(dir.path(), "an older build".into()).store(PLATFORM, firmware, profile(1)).unwrap();
+        assert!(cache.load(PLATFORM, firmware).is_none());
+        cache.store(PLATFORM, firmware, profile(2)).unwrap();
+        assert_eq!(cache.load(PLATFORM, firmware), Some(profile(2)));
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1, "nothing is left beside the entry");
     }
 
     #[test]
     fn no_changed_byte_changes_the_profile() {
         let (_dir, cache, firmware) = cache();
-        cache.store(firmware, profile(1)).unwrap();
-        let path = cache.path(firmware);
+        cache.store(PLATFORM, firmware, profile(1)).unwrap();
+        let path = cache.path(PLATFORM, firmware);
         let entry = fs::read(&path).unwrap();
         for at in 0..entry.len() {
             let mut damaged = entry.clone();
             damaged[at] ^= 1;
             fs::write(&path, &damaged).unwrap();
-            assert!(cache.load(firmware).is_none(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
+            assert!(
+                cache.load(PLATFORM, firmware).is_none(),
+                "byte {at}: {}",
+                String::from_utf8_lossy(&damaged)
+            );
         }
         fs::write(&path, &entry[..entry.len() - 1]).unwrap();
-        assert!(cache.load(firmware).is_none(), "cut short");
+        assert!(cache.load(PLATFORM, firmware).is_none(), "cut short");
         fs::write(&path, &entry).unwrap();
-        assert_eq!(cache.load(firmware), Some(profile(1)));
+        assert_eq!(cache.load(PLATFORM, firmware), Some(profile(1)));
     }
 
     #[test]
     fn an_entry_that_others_may_write_is_not_read() {
         let (_dir, cache, firmware) = cache();
-        cache.store(firmware, profile(1)).unwrap();
+        cache.store(PLATFORM, firmware, profile(1)).unwrap();
         for (mode, read) in [(0o620, false), (0o602, false), (0o644, true)] {
-            fs::set_permissions(cache.path(firmware), fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(cache.load(firmware).is_some(), read, "{mode:o}");
+            fs::set_permissions(cache.path(PLATFORM, firmware), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(cache.load(PLATFORM, firmware).is_some(), read, "{mode:o}");
         }
     }
 
@@ -230,6 +265,6 @@ mod tests {
             disk_head: None,
         };
         assert!(cache.predict(&inputs).is_err());
-        assert!(!cache.path(firmware).exists());
+        assert!(!cache.path(PLATFORM, firmware).exists());
     }
 }

@@ -1,5 +1,7 @@
 //! A small firmware image with packed volumes, for tests and as a seed for fuzzing.
 
+use super::tdvf::Section;
+use super::tdvf::samples::with_table;
 use super::volume::samples::{file, section, volume_of};
 use super::*;
 
@@ -11,6 +13,32 @@ pub const DXE_NAME: Guid = [0xdd; 16];
 
 /// A firmware with a PEI core that keeps the timer's port, Tcg2Pei with a version, and these DXE files.
 pub fn firmware(dxe_files: &[Guid]) -> Vec<u8> {
+    firmware_of(&dxe_files.iter().map(|g| file(g, 9, &section(0x19, b"x"))).collect::<Vec<_>>())
+}
+
+/// A whole image of a trust domain's firmware with these modules, which boots directly: an empty variable store, then
+/// the volumes, then the metadata.
+pub(crate) fn tdx_firmware(modules: &[(Guid, Vec<u8>)]) -> Vec<u8> {
+    let modules = modules.iter().map(|(guid, code)| file(guid, 7, &section(volume::SECTION_PE32, code)));
+    let mut image = super::variables::samples::store(&[]);
+    let store = image.len();
+    image.extend(firmware_of(&modules.collect::<Vec<_>>()));
+    let size = image.len().next_multiple_of(4096);
+    image.resize(size, 0);
+    let sections = [
+        section_of(0, store, 0xff00_0000, store.next_multiple_of(4096), 1, 0),
+        section_of(0, size, 0xffc0_0000, size, 0, 1),
+        section_of(0, 0, 0x80_9000, 0x2000, 2, 0),
+        section_of(0, 0, 0x81_0000, 0x1_0000, 3, 0),
+    ];
+    with_table(image, &sections)
+}
+
+fn section_of(at: usize, raw: usize, address: u64, memory: usize, kind: u32, attributes: u32) -> Section {
+    Section { data_offset: at, raw_size: raw, address, memory_size: memory as u64, kind, attributes }
+}
+
+fn firmware_of(dxe: &[Vec<u8>]) -> Vec<u8> {
     let mut core = vec![0x90; 64];
     // add ebx, 8; mov [rip + 20], ebx
     core.extend([0x83, 0xc3, 0x08, 0x89, 0x1d, 20, 0, 0, 0]);
@@ -24,8 +52,7 @@ pub fn firmware(dxe_files: &[Guid]) -> Vec<u8> {
             file(&TCG2_PEI, 6, &section(volume::SECTION_PE32, &[&[0x0f, 1][..], &version].concat())),
         ],
     );
-    let dxe: Vec<_> = dxe_files.iter().map(|g| file(g, 9, &section(0x19, b"x"))).collect();
-    let dxe = volume_of(&DXE_NAME, &dxe);
+    let dxe = volume_of(&DXE_NAME, dxe);
     let unpacked = [section(volume::SECTION_VOLUME, &pei), section(volume::SECTION_VOLUME, &dxe)]
         .map(volume::samples::aligned)
         .concat();

@@ -38,3 +38,16 @@ pub fn pe(sections: &[(&str, &[u8])], tail: &[u8], certificates: &[u8]) -> Vec<u
     }
     pe
 }
+
+/// A Linux kernel: a PE image with a setup header of this boot protocol and these extended load flags.
+pub fn kernel(protocol: u16, extended_load_flags: u16) -> Vec<u8> {
+    let mut kernel = pe(&[(".setup", &[0x90; 4096]), (".text", b"kernel")], b"", b"");
+    kernel[0x1f1] = 7;
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&protocol.to_le_bytes());
+    kernel[0x210..0x250].fill(0);
+    kernel[0x211] = 1;
+    kernel[0x22c..0x230].copy_from_slice(&0x37ff_ffffu32.to_le_bytes());
+    kernel[0x236..0x238].copy_from_slice(&extended_load_flags.to_le_bytes());
+    kernel
+}

@@ -61,11 +61,6 @@ impl BootOption {
     }
 }
 
-/// The BootOrder variable of these options.
-pub(super) fn boot_order(options: &[BootOption]) -> Vec<u8> {
-    options.iter().flat_map(|o| o.number.to_le_bytes()).collect()
-}
-
 /// Device path of a file in a firmware volume.
 fn file_in_volume(volume: &Guid, file: &Guid) -> Vec<u8> {
     [&[4, 7, 20, 0][..], volume, &[4, 6, 20, 0], file].concat()
@@ -82,11 +77,5 @@ mod tests {
         assert_eq!(option.data[6..18], *b"U\0i\0A\0p\0p\0\0\0");
         assert_eq!(option.data.len(), 18 + 44);
         assert_eq!(option.event().to_string(), "variable Boot0000 (UiApp)");
-    }
-
-    #[test]
-    fn the_boot_order_is_the_options_numbers() {
-        let options = [BootOption::root_disk(5), BootOption::ui_app(&[7; 16]), BootOption::shell(&[7; 16])];
-        assert_eq!(boot_order(&options), [1, 0, 0, 0, 2, 0]);
     }
 }

@@ -3,17 +3,19 @@
 //! The order differs between the boot forms in one point: under `-kernel` the UKI is loaded before the boot variables
 //! are measured, from disk it is loaded after the separators, preceded by the partition table.
 
-use super::boot_options::{BootOption, boot_order};
-use super::payload::Parsed;
+use super::boot_variables::{self, BootVariables};
+use super::payload::{Loader, Parsed};
 use super::plan::{self, Planned};
-use super::{BootManager, FirmwareProfile, Inputs};
+use super::{FirmwareProfile, Inputs};
 use crate::acpi::{self, AcpiBlobs};
 use crate::error::{Input, MeasureError};
-use crate::event::{AcpiFile, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable};
+use crate::event::{
+    AcpiFile, Assumption, Event, FirmwareVolume, PredictedEvent, Prediction, SecureBootVariable,
+};
 use crate::firmware::Guid;
 use crate::firmware::variables::{self, Variable};
 use crate::gpt;
-use crate::shape::{Boot, Platform, slot};
+use crate::shape::{Boot, Platform};
 
 pub(super) const SEPARATOR: [u8; 4] = [0; 4];
 /// What the firmware says before it starts a boot option.
@@ -30,19 +32,21 @@ pub(super) struct WithoutFirmware {
     before_image: Vec<PredictedEvent>,
     image: PredictedEvent,
     after_options: Vec<PredictedEvent>,
-    stale_boot_variables: bool,
+    variables: Vec<Variable>,
+    assumed: Vec<Assumption>,
 }
 
 /// Plans and hashes all but the firmware's own events and the boot options.
-pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, MeasureError> {
+pub(super) fn without_firmware(
+    inputs: &Inputs<'_>,
+    loader: &Loader,
+) -> Result<WithoutFirmware, MeasureError> {
     inputs.shape.check(Platform::Emulated)?;
     let variables = variables::parse(inputs.firmware_vars)?;
-    let is_boot = |name: &str| name.starts_with("Boot");
     let missing = MeasureError::Missing { input: Input::Uki, needed_for: "every boot form" };
-    let payload = Parsed::of(inputs.payload.ok_or(missing)?)?;
+    let payload = Parsed::of(inputs, inputs.payload.ok_or(missing)?, loader)?;
     let blobs = acpi::generate(&acpi::Machine::emulated(inputs.shape));
-    let mut planned = secure_boot(has_secure_boot_keys(&variables));
-    planned.extend(acpi_events(blobs));
+    let mut planned = acpi_events(blobs);
     let before = planned.len();
     planned.push(payload.image()?);
     planned.push(Planned::owned(4, Event::CallingBootOption, *CALLING));
@@ -58,17 +62,7 @@ pub(super) fn without_firmware(inputs: &Inputs<'_>) -> Result<WithoutFirmware, M
     if inputs.boot == Boot::Disk {
         rest.insert(image_from_disk, image.clone());
     }
-    Ok(WithoutFirmware {
-        before_image,
-        image,
-        after_options: rest,
-        stale_boot_variables: variables.iter().any(|v| is_boot(&v.name)),
-    })
-}
-
-/// Whether a store holds any variable of the Secure Boot configuration.
-pub(super) fn has_secure_boot_keys(variables: &[Variable]) -> bool {
-    variables.iter().any(|v| SecureBootVariable::ALL.iter().any(|key| key.name() == v.name))
+    Ok(WithoutFirmware { before_image, image, after_options: rest, variables, assumed: payload.assumed })
 }
 
 /// PCR 5: the booted disk's partition table.
@@ -84,43 +78,52 @@ pub(super) fn complete(
     firmware: &FirmwareProfile,
     rest: WithoutFirmware,
 ) -> Result<Prediction, MeasureError> {
-    let mut events = plan::hash(&[
+    let mut first = vec![
         Planned::known(0, Event::FirmwareVersion, firmware.version.clone()),
         Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Pei), firmware.pei.clone()),
         Planned::known(0, Event::FirmwareVolume(FirmwareVolume::Dxe), firmware.dxe.clone()),
-    ]);
+    ];
+    first.extend(secure_boot(&rest.variables, firmware.secure_boot));
+    let mut events = plan::hash(&first);
     events.extend(rest.before_image);
     if inputs.boot == Boot::Direct {
         events.push(rest.image);
     }
-    events.extend(plan::hash(&boot_variables(
-        inputs.boot,
-        &firmware.boot_manager,
-        rest.stale_boot_variables,
-    )));
+    let captured = BootVariables::default();
+    let stale = rest.variables.iter().any(|v| v.name.starts_with("Boot"));
+    let planned = boot_variables::plan(inputs.boot, &firmware.boot_manager, &captured, stale)?;
+    events.extend(plan::hash(&planned));
     events.extend(rest.after_options);
-    Ok(Prediction { platform: Platform::Emulated, boot: inputs.boot, mrtd: None, events })
+    let (platform, boot, assumed) = (Platform::Emulated, inputs.boot, rest.assumed);
+    Ok(Prediction { platform, boot, mrtd: None, events, assumed })
 }
 
-/// PCR 7: the Secure Boot variables, all absent from a pristine store, and the separator that ends them.
-pub(super) fn secure_boot(has_keys: bool) -> Vec<Planned<'static>> {
+/// PCR 7: the Secure Boot variables as a store holds them, and the separator that ends them.
+///
+/// A build that knows Secure Boot makes the variable SecureBoot itself: 1 once there is a platform key and nobody turned
+/// it off (EDK2 `AuthVariableLib`). Then the firmware also measures who signed an image, which isn't foretold.
+pub(super) fn secure_boot(variables: &[Variable], knows_secure_boot: bool) -> Vec<Planned<'static>> {
+    let stored = |name: &str| variables.iter().find(|v| v.name == name).map(|v| v.data.as_slice());
+    let off = stored("SecureBootEnable") == Some(&[0]);
+    let on = knows_secure_boot && stored("PK").is_some() && !off;
     let variable = |variable: SecureBootVariable| {
-        let event = Event::SecureBoot(variable);
-        if has_keys {
-            return Planned::unpredicted(
-                7,
-                event,
-                "the variable store holds Secure Boot keys; give a pristine store",
-            );
-        }
         let vendor = match variable {
             SecureBootVariable::Db | SecureBootVariable::Dbx => DATABASE,
             _ => GLOBAL,
         };
-        Planned::owned(7, event, variable_data(&vendor, variable.name(), &[]))
+        let data = match variable {
+            SecureBootVariable::SecureBoot if knows_secure_boot => &[u8::from(on)][..],
+            SecureBootVariable::SecureBoot => &[],
+            _ => stored(variable.name()).unwrap_or_default(),
+        };
+        Planned::owned(7, Event::SecureBoot(variable), variable_data(&vendor, variable.name(), data))
     };
     let mut planned: Vec<_> = SecureBootVariable::ALL.into_iter().map(variable).collect();
     planned.push(Planned::owned(7, Event::Separator, SEPARATOR));
+    if on {
+        let why = "Secure Boot is on: the certificate that allows an image is measured, which isn't foretold";
+        planned.push(Planned::unpredicted(7, Event::Authority, why));
+    }
     planned
 }
 
@@ -141,35 +144,10 @@ pub(super) fn acpi_events(blobs: AcpiBlobs) -> Vec<Planned<'static>> {
     planned
 }
 
-/// PCR 1: BootOrder, then the options in that order; what is hashed is the variable's data alone.
-pub(super) fn boot_variables(boot: Boot, manager: &BootManager, stale: bool) -> Vec<Planned<'static>> {
-    let why = match (&manager.volume, stale) {
-        (_, true) => "the variable store holds boot variables; give a pristine store",
-        (None, _) => "the firmware's DXE volume has no name, which its boot options carry",
-        _ if !manager.has_ui_app => {
-            "the firmware has no boot manager interface, its boot options aren't known"
-        }
-        _ => "",
-    };
-    let (Some(volume), "") = (&manager.volume, why) else {
-        return vec![Planned::unpredicted(1, Event::BootOrder, why)];
-    };
-    let ui_app = BootOption::ui_app(volume);
-    let options = match boot {
-        Boot::Direct => vec![ui_app],
-        Boot::Disk => {
-            let shell = manager.has_shell.then(|| BootOption::shell(volume));
-            [BootOption::root_disk(slot::ROOT_DISK), ui_app].into_iter().chain(shell).collect()
-        }
-    };
-    let mut planned = vec![Planned::owned(1, Event::BootOrder, boot_order(&options))];
-    planned.extend(options.into_iter().map(|o| Planned::owned(1, o.event(), o.data)));
-    planned
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firmware::probe::SECURE_BOOT_CONFIG;
     use crate::firmware::samples::firmware as sample_firmware;
     use crate::firmware::variables::samples::store as sample_store;
     use crate::gpt::samples::disk as sample_disk;
@@ -262,12 +240,33 @@ mod tests {
     }
 
     #[test]
-    fn enrolled_keys_and_old_boot_variables_leave_rtmr0_open() {
-        for name in ["PK", "Boot0000"] {
-            let mut sample = Sample::new();
-            sample.vars = sample_store(&[(name, b"x")]);
-            assert_eq!(sample.predict(Boot::Direct).registers(), Err(vec![Register::Rtmr0]), "{name}");
-        }
+    fn secure_boot_and_old_boot_variables_leave_rtmr0_open() {
+        let mut sample = Sample::new();
+        sample.vars = sample_store(&[("Boot0000", b"x")]);
+        assert_eq!(sample.predict(Boot::Direct).registers(), Err(vec![Register::Rtmr0]));
+        sample.vars = sample_store(&[("PK", b"x")]);
+        sample.predict(Boot::Direct).registers().expect("a build without Secure Boot");
+        sample.code = sample_firmware(&[UI_APP, SHELL, SECURE_BOOT_CONFIG]);
+        assert_eq!(sample.predict(Boot::Direct).registers(), Err(vec![Register::Rtmr0]));
+    }
+
+    #[test]
+    fn enrolled_keys_are_measured_with_their_data() {
+        let hashed = |variables: &[(&str, &[u8])], knows: bool| -> Vec<Vec<u8>> {
+            let store = variables::parse(&sample_store(variables)).unwrap();
+            let events = plan::hash(&secure_boot(&store, knows));
+            events.iter().filter_map(|e| e.hashed.bytes().map(<[u8]>::to_vec)).collect()
+        };
+        let of = |name: &str, data: &[u8]| {
+            let vendor = if name.starts_with("db") { DATABASE } else { GLOBAL };
+            variable_data(&vendor, name, data)
+        };
+        let on = hashed(&[("PK", b"platform"), ("db", b"allowed")], true);
+        let expected = [of("SecureBoot", &[1]), of("PK", b"platform"), of("KEK", b""), of("db", b"allowed")];
+        assert_eq!(on[..4], expected);
+        assert_eq!(hashed(&[], true)[0], of("SecureBoot", &[0]), "no platform key");
+        assert_eq!(hashed(&[("PK", b"x"), ("SecureBootEnable", &[0])], true)[0], of("SecureBoot", &[0]));
+        assert_eq!(hashed(&[("PK", b"x")], false)[0], of("SecureBoot", b""), "a build without Secure Boot");
     }
 
     #[test]

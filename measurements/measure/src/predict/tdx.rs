@@ -2,82 +2,155 @@
 //!
 //! ```text
 //! RTMR0  TD HOB, configuration volume, Secure Boot variables, separator, ACPI files, boot variables
-//! RTMR1  UKI, "calling", separator, (partition table,) kernel, end of boot services
+//! RTMR1  UKI or kernel, "calling", separator, (partition table,) kernel in the UKI, end of boot services
 //! RTMR2  UKI sections, command line, initrd
 //! ```
 //! Sources: EDK2 `OvmfPkg/IntelTdx/TdTcg2Dxe`, `SecTdxHelper`; checked against logs of TDs booted by QEMU. There is one
 //! separator behind "calling"; older firmware extends it into RTMR0, newer into RTMR1.
 
-use super::payload::Parsed;
+use super::boot_variables::{self, BootVariables};
+use super::payload::{Loader, Parsed};
 use super::plan::{self, Planned};
-use super::{BootManager, Inputs, emulated};
+use super::setup_header::SetupHeader;
+use super::{FirmwareProfile, Inputs, emulated};
 use crate::acpi::{self, AcpiBlobs};
 use crate::error::MeasureError;
-use crate::event::{Event, Prediction};
-use crate::firmware::tdvf::{self, Section, Vmm};
-use crate::firmware::{Firmware, td_hob, variables};
+use crate::event::{Assumption, Event, Prediction};
+use crate::firmware::tdvf::{self, Form, KIND_CFV, Section, Vmm};
+use crate::firmware::{td_hob, variables};
 use crate::hash::Ranges;
 use crate::register::Register;
 use crate::shape::{Boot, Platform, Shape};
-
-/// Section type of the configuration firmware volume (variable store).
-const KIND_CFV: u32 = 1;
 
 /// What differs between VMMs and firmware builds, and what the shape can't say.
 #[derive(Debug, Clone, Copy)]
 pub struct TdxOptions<'a> {
     /// Order in which the VMM adds and extends pages.
     pub vmm: Vmm,
-    /// Register of the separator behind "calling": RTMR1, with older firmware RTMR0.
-    pub separator: Register,
+    /// Register of the separator behind "calling": RTMR1, with older firmware RTMR0; `None` takes what the firmware's
+    /// code tells.
+    pub separator: Option<Register>,
+    /// Which bytes of a classic kernel are measured; `None` takes what firmware and QEMU release lead to.
+    pub setup_header: Option<SetupHeader>,
     /// ACPI files of a machine that isn't our launcher's; `None` generates those of the shape.
     pub acpi: Option<&'a AcpiBlobs>,
+    /// Boot variables of a machine that isn't our launcher's; what isn't given is derived.
+    pub boot_variables: Option<&'a BootVariables>,
 }
 
 impl Default for TdxOptions<'_> {
     fn default() -> Self {
-        TdxOptions { vmm: Vmm::SinglePass, separator: Register::Rtmr1, acpi: None }
+        TdxOptions {
+            vmm: Vmm::SinglePass,
+            separator: None,
+            setup_header: None,
+            acpi: None,
+            boot_variables: None,
+        }
     }
 }
 
 /// Foretells a TD's registers. `inputs.firmware_code` is the whole TDVF image; `firmware_vars` isn't read, because the
-/// image carries its own. Without a payload, only MRTD and RTMR0 are foretold.
+/// image carries its own. Without a payload, only MRTD and RTMR0 are foretold; of a td-shim, only MRTD.
 pub fn predict_tdx(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Prediction, MeasureError> {
     inputs.shape.check(Platform::Tdx)?;
+    if tdvf::form(inputs.firmware_code)? == Form::Pointer {
+        return of_td_shim(inputs, options);
+    }
+    let profile = FirmwareProfile::of_tdvf(inputs.firmware_code)?;
+    predict_tdx_with(&profile, inputs, options)
+}
+
+/// As [`predict_tdx`], with the firmware's profile ([`FirmwareProfile::of_tdvf`]) already known.
+pub fn predict_tdx_with(
+    firmware: &FirmwareProfile,
+    inputs: &Inputs<'_>,
+    options: &TdxOptions<'_>,
+) -> Result<Prediction, MeasureError> {
+    inputs.shape.check(Platform::Tdx)?;
+    let loader = Loader::tdx(firmware, inputs.shape, options.setup_header);
+    let payload = inputs.payload.map(|payload| Parsed::of(inputs, payload, &loader)).transpose()?;
+    let (planned, separator) = plan(firmware, inputs, options, payload.as_ref())?;
+    let (mrtd, events) = std::thread::scope(|scope| {
+        let mrtd = scope.spawn(|| tdvf::mrtd(inputs.firmware_code, options.vmm));
+        let events = plan::hash(&planned);
+        (mrtd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), events)
+    });
+    let mut assumed = vec![vmm(options.vmm), separator];
+    assumed.extend(payload.as_ref().map(|p| p.assumed.clone()).unwrap_or_default());
+    let (platform, boot) = (Platform::Tdx, inputs.boot);
+    Ok(Prediction { platform, boot, mrtd: Some(mrtd?), events, assumed })
+}
+
+/// All events in order, and what was assumed of the separator.
+fn plan<'p>(
+    firmware: &FirmwareProfile,
+    inputs: &Inputs<'p>,
+    options: &TdxOptions<'_>,
+    payload: Option<&'p Parsed<'_>>,
+) -> Result<(Vec<Planned<'p>>, Assumption), MeasureError> {
     let sections = tdvf::metadata(inputs.firmware_code)?;
-    let payload = inputs.payload.map(Parsed::of).transpose()?;
-    let boot_manager = BootManager::of(&Firmware::parse(inputs.firmware_code, acpi::PM_TIMER_PORT)?);
-    let image = payload.as_ref().map(Parsed::image).transpose()?;
+    let image = payload.map(Parsed::image).transpose()?;
     let (before, after) = if inputs.boot == Boot::Direct { (image, None) } else { (None, image) };
-    let mut planned = configuration(inputs, &sections)?;
+    let mut planned = configuration(firmware, inputs, &sections)?;
     planned.extend(acpi_events(inputs.shape, options.acpi));
     planned.extend(before);
-    planned.extend(emulated::boot_variables(inputs.boot, &boot_manager, false));
+    let captured = options.boot_variables.cloned().unwrap_or_default();
+    planned.extend(boot_variables::plan(inputs.boot, &firmware.boot_manager, &captured, false)?);
     planned.push(Planned::owned(4, Event::CallingBootOption, *emulated::CALLING));
-    let separator = if options.separator == Register::Rtmr0 { 1 } else { 4 };
-    planned.push(Planned::owned(separator, Event::Separator, emulated::SEPARATOR));
+    let (register, assumption) = separator(firmware, options.separator);
+    let pcr = if register == Register::Rtmr0 { 1 } else { 4 };
+    planned.push(Planned::owned(pcr, Event::Separator, emulated::SEPARATOR));
     if inputs.boot == Boot::Disk {
         planned.push(emulated::partition_table(inputs)?);
     }
     planned.extend(after);
-    match &payload {
+    match payload {
         Some(payload) => planned.extend(payload.started()?),
         None => planned.extend(
             [(4, Event::DirectKernel), (9, Event::Initrd)]
                 .map(|(pcr, event)| Planned::unpredicted(pcr, event, "no UKI or kernel was given")),
         ),
     }
-    let mrtd = tdvf::mrtd(inputs.firmware_code, options.vmm)?;
+    Ok((planned, assumption))
+}
+
+fn vmm(vmm: Vmm) -> Assumption {
+    match vmm {
+        Vmm::SinglePass => Assumption::new("VMM", "single-pass", "given, or the default: current QEMU"),
+        Vmm::TwoPass => Assumption::new("VMM", "two-pass", "given: QEMU 8.x TDX trees"),
+    }
+}
+
+fn separator(firmware: &FirmwareProfile, given: Option<Register>) -> (Register, Assumption) {
+    let (register, because) = match (given, &firmware.separator) {
+        (Some(register), _) => (register, "given".to_owned()),
+        (None, Ok(register)) => (*register, "the firmware's code has it so".to_owned()),
+        (None, Err(why)) => (Register::Rtmr1, format!("the default, because {}", why.reason)),
+    };
+    (register, Assumption::new("separator", &register.to_string(), &because))
+}
+
+/// A td-shim measures by a specification of its own; its MRTD alone follows from the image.
+fn of_td_shim(inputs: &Inputs<'_>, options: &TdxOptions<'_>) -> Result<Prediction, MeasureError> {
+    let why = "the firmware is a td-shim, whose events aren't foretold";
+    let events = [(1, Event::TdHob), (4, Event::DirectKernel), (9, Event::Initrd)];
+    let events = events.map(|(pcr, event)| Planned::unpredicted(pcr, event, why));
     Ok(Prediction {
         platform: Platform::Tdx,
         boot: inputs.boot,
-        mrtd: Some(mrtd),
-        events: plan::hash(&planned),
+        mrtd: Some(tdvf::mrtd(inputs.firmware_code, options.vmm)?),
+        events: plan::hash(&events),
+        assumed: vec![vmm(options.vmm)],
     })
 }
 
 /// TD HOB, configuration volume, Secure Boot variables.
-fn configuration<'a>(inputs: &Inputs<'a>, sections: &[Section]) -> Result<Vec<Planned<'a>>, MeasureError> {
+fn configuration<'a>(
+    firmware: &FirmwareProfile,
+    inputs: &Inputs<'a>,
+    sections: &[Section],
+) -> Result<Vec<Planned<'a>>, MeasureError> {
     let volume = sections.iter().find(|s| s.kind == KIND_CFV);
     // The metadata's parser checked that the data lies inside the file.
     let volume = volume.map(|s| &inputs.firmware_code[s.data_offset..s.data_offset + s.raw_size]);
@@ -85,18 +158,18 @@ fn configuration<'a>(inputs: &Inputs<'a>, sections: &[Section]) -> Result<Vec<Pl
         Some(list) => Planned::owned(1, Event::TdHob, list),
         None => Planned::unpredicted(1, Event::TdHob, "the firmware's metadata has no TD HOB section"),
     };
-    let (volume_event, has_keys) = match volume {
+    let (volume_event, variables) = match volume {
         Some(bytes) => {
-            let has_keys = emulated::has_secure_boot_keys(&variables::parse(bytes)?);
-            (Planned::parts(1, Event::ConfigurationVolume, Ranges::from(bytes)), has_keys)
+            let event = Planned::parts(1, Event::ConfigurationVolume, Ranges::from(bytes));
+            (event, variables::parse(bytes)?)
         }
         None => {
             let why = "the firmware's metadata has no configuration volume";
-            (Planned::unpredicted(1, Event::ConfigurationVolume, why), false)
+            (Planned::unpredicted(1, Event::ConfigurationVolume, why), Vec::new())
         }
     };
     let mut planned = vec![hob, volume_event];
-    planned.extend(emulated::secure_boot(has_keys));
+    planned.extend(emulated::secure_boot(&variables, firmware.secure_boot));
     Ok(planned)
 }
 
@@ -107,22 +180,4 @@ fn acpi_events(shape: &Shape, captured: Option<&AcpiBlobs>) -> Vec<Planned<'stat
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn firmware_without_tdx_metadata_is_refused() {
-        let shape = Shape::new(1, 1024);
-        let inputs = Inputs {
-            platform: Platform::Tdx,
-            boot: Boot::Direct,
-            shape: &shape,
-            firmware_code: &[0; 8192],
-            firmware_vars: &[],
-            payload: None,
-            disk_head: None,
-        };
-        let error = predict_tdx(&inputs, &TdxOptions::default()).unwrap_err().to_string();
-        assert!(error.contains("no TDX metadata"), "{error}");
-    }
-}
+mod tests;

@@ -4,9 +4,14 @@ use super::{DESCRIPTOR, ENTRY, FOOTER, METADATA, PAGE, Section};
 
 /// A firmware whose first page is extended and whose second memory page is only added.
 pub fn tdvf() -> Vec<u8> {
-    let mut fw =
-        with_page(&[section(0, 4096, 0xff00_0000, 4096, 0, 1), section(0, 0, 0x80_0000, 4096, 3, 0)]);
-    let tail = fw.len() + 4 + ENTRY + ENTRY + 32 - PAGE as usize;
+    with_table(page(), &[section(0, 4096, 0xff00_0000, 4096, 0, 1), section(0, 0, 0x80_0000, 4096, 3, 0)])
+}
+
+/// Data, a descriptor of these sections, and the table that leads to it.
+pub(crate) fn with_table(data: Vec<u8>, sections: &[Section]) -> Vec<u8> {
+    let start = data.len();
+    let mut fw = with_descriptor(data, sections);
+    let tail = fw.len() + 4 + ENTRY + ENTRY + 32 - start;
     fw.extend((tail as u32).to_le_bytes());
     fw.extend(22u16.to_le_bytes());
     fw.extend(METADATA);
@@ -26,7 +31,7 @@ pub fn td_shim(further: &[Section]) -> Vec<u8> {
         section(0, 0, 1 << 40, 1 << 40, 4, 2),
         section(64, 128, 0, 0, 7, 0),
     ];
-    let mut fw = with_page(&[&sections, further].concat());
+    let mut fw = with_descriptor(page(), &[&sections, further].concat());
     let at = PAGE as u32 + 16;
     fw.splice(PAGE as usize..PAGE as usize, DESCRIPTOR);
     fw.extend([0; 64]);
@@ -47,9 +52,12 @@ pub(super) fn section(
     Section { data_offset, raw_size, address, memory_size, kind, attributes }
 }
 
-/// A page of data, and a descriptor of these sections.
-fn with_page(sections: &[Section]) -> Vec<u8> {
-    let mut fw: Vec<u8> = (0..PAGE).map(|i| i as u8).collect();
+fn page() -> Vec<u8> {
+    (0..PAGE).map(|i| i as u8).collect()
+}
+
+/// Data, and a descriptor of these sections.
+fn with_descriptor(mut fw: Vec<u8>, sections: &[Section]) -> Vec<u8> {
     fw.extend(b"TDVF");
     for word in [16 + 32 * sections.len() as u32, 1, sections.len() as u32] {
         fw.extend(word.to_le_bytes());
