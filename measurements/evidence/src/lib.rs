@@ -19,6 +19,7 @@ mod bytes;
 mod cache;
 mod chain;
 mod collateral;
+pub mod gpu;
 mod log;
 mod module;
 mod policy;
