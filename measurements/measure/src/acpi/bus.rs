@@ -1,8 +1,9 @@
 //! Devices of the PCI buses in the DSDT (QEMU `build_append_pci_bus_devices` and the devices' own parts).
 
 use super::aml::*;
-use super::machine::{Chipset, Function, Kind};
+use super::machine::{Function, Kind, Machine};
 use super::{hotplug, resource};
+use crate::shape::QemuVersion;
 
 /// Name of a function: its slot and function in one byte.
 pub(super) fn device_name(function: &Function) -> String {
@@ -10,18 +11,18 @@ pub(super) fn device_name(function: &Function) -> String {
 }
 
 /// Devices of a bus, recursively. `hotplug` hands out the hotplug selector of each bus that has one.
-pub(super) fn devices(bus: &[Function], chipset: &Chipset, selectors: &hotplug::Selectors) -> Vec<Term> {
-    bus.iter().map(|function| self::function(function, chipset, selectors)).collect()
+pub(super) fn devices(bus: &[Function], machine: &Machine, selectors: &hotplug::Selectors) -> Vec<Term> {
+    bus.iter().map(|function| self::function(function, machine, selectors)).collect()
 }
 
-fn function(function: &Function, chipset: &Chipset, selectors: &hotplug::Selectors) -> Term {
+fn function(function: &Function, machine: &Machine, selectors: &hotplug::Selectors) -> Term {
     let at = u64::from(function.slot) << 16 | u64::from(function.function);
     let mut body = vec![declare("_ADR", int(at))];
     match &function.kind {
         Kind::Endpoint => {}
-        Kind::Lpc => body.push(lpc_bridge(chipset)),
+        Kind::Lpc => body.push(lpc_bridge(machine)),
         Kind::RootPort { behind, .. } => {
-            body.extend(devices(behind, chipset, selectors));
+            body.extend(devices(behind, machine, selectors));
             if let Some(selector) = selectors.of(function) {
                 body.push(hotplug::slots(selector, behind));
             }
@@ -31,7 +32,8 @@ fn function(function: &Function, chipset: &Chipset, selectors: &hotplug::Selecto
 }
 
 /// PIRQ registers and ISA devices behind the LPC bridge.
-fn lpc_bridge(chipset: &Chipset) -> Term {
+fn lpc_bridge(machine: &Machine) -> Term {
+    let chipset = &machine.chipset;
     let letter = |i: u8| char::from(b'A' + i);
     let pirq = |letters: std::ops::Range<u8>| join(letters.map(|i| bits(&format!("PRQ{}", letter(i)), 8)));
     let steering = field("PCI0.SF8.PIRQ", Access::BytePreserve, [pirq(0..4), skip(32), pirq(4..8)]);
@@ -40,7 +42,7 @@ fn lpc_bridge(chipset: &Chipset) -> Term {
         body.push(keyboard_and_mouse());
     }
     if chipset.serial {
-        body.push(serial_port());
+        body.push(serial_port(machine.qemu));
     }
     body.push(clock());
     join(body)
@@ -63,14 +65,15 @@ fn keyboard_and_mouse() -> Term {
     [keyboard, mouse].concat()
 }
 
-fn serial_port() -> Term {
+fn serial_port(qemu: QemuVersion) -> Term {
+    let irq = if qemu >= QemuVersion::V11_1 { resource::shared_irq(4) } else { resource::irq(4) };
     device(
         "COM1",
         [
             declare("_HID", eisa_id("PNP0501")),
             declare("_UID", int(1)),
             declare("_STA", int(0x0f)),
-            declare("_CRS", resources([resource::io(0x3f8, 0, 8), resource::irq(4)])),
+            declare("_CRS", resources([resource::io(0x3f8, 0, 8), irq])),
         ],
     )
 }

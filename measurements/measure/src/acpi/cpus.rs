@@ -35,10 +35,12 @@ fn locked(body: impl IntoIterator<Item = Term>) -> Term {
 /// The controller, the CPUs and the general-purpose event that scans them.
 pub(super) fn cpus(qemu: QemuVersion, count: u32) -> Term {
     let scan = method("\\_GPE._E02", 0, [call("\\_SB.CPUS.CSCN", [])]);
-    [scope("_SB", [controller_device(), cpus_device(qemu, count)]), scan].concat()
+    [scope("_SB", [controller_device(qemu), cpus_device(qemu, count)]), scan].concat()
 }
 
-fn controller_device() -> Term {
+fn controller_device(qemu: QemuVersion) -> Term {
+    // Before 11.1 the interface starts in a compatible mode, which this write ends.
+    let start = serialized_method("_INI", 0, [store(int(0), name("CSEL"))]);
     device(
         "\\_SB.PCI0.PRES",
         [
@@ -62,7 +64,7 @@ fn controller_device() -> Term {
                 ],
             ),
             field("PRST", Access::DwordPreserve, [bits("CSEL", 32), skip(32), bits("CDAT", 32)]),
-            serialized_method("_INI", 0, [store(int(0), name("CSEL"))]),
+            if qemu >= QemuVersion::V11_1 { Term::new() } else { start },
         ],
     )
 }

@@ -23,7 +23,7 @@ pub(super) fn dsdt(machine: &Machine) -> Term {
     join([
         debug_port(),
         host_bridge(hotplug::native(chipset)),
-        optional(chipset.pci_hotplug, |m| hotplug::controller(m.qemu)),
+        optional(chipset.pci_hotplug, |_| hotplug::controller()),
         interrupt_routing(),
         optional(chipset.hpet, |_| event_timer()),
         scope("_GPE", [declare("_HID", string("ACPI0006"))]),
@@ -264,7 +264,7 @@ fn fw_cfg() -> Term {
 }
 
 fn devices(machine: &Machine, selectors: &hotplug::Selectors) -> Term {
-    let mut body = vec![scope("PCI0", bus::devices(&machine.root_bus, &machine.chipset, selectors))];
+    let mut body = vec![scope("PCI0", bus::devices(&machine.root_bus, machine, selectors))];
     body.extend(machine.chipset.tpm.then(tpm_device));
     scope("\\_SB", body)
 }

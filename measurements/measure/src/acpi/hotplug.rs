@@ -8,7 +8,6 @@ use super::aml::*;
 use super::bus::device_name;
 use super::machine::{Chipset, Function, Kind};
 use super::{Machine, resource};
-use crate::shape::QemuVersion;
 
 const PORT: u16 = 0xcc0;
 const PORTS: u8 = 0x18;
@@ -31,7 +30,7 @@ impl Selectors {
 }
 
 /// The controller, and the methods that slots call.
-pub(super) fn controller(qemu: QemuVersion) -> Term {
+pub(super) fn controller() -> Term {
     let registers = |region: &str, offset: u16, length: u64, fields: &[&str]| {
         let region_term = operation_region(region, Space::Io, (PORT + offset).into(), length);
         let fields = fields.iter().map(|name| bits(name, 32));
@@ -51,7 +50,7 @@ pub(super) fn controller(qemu: QemuVersion) -> Term {
             mutex("BLCK"),
             method("PCEJ", 2, eject),
             method("AIDX", 2, label),
-            labeling_method(qemu),
+            labeling_method(),
         ],
     )
 }
@@ -63,7 +62,7 @@ pub(super) fn labeling_guard() -> Term {
 }
 
 /// PDSM: labels of hot-pluggable devices. Local 0 result, 1 capabilities, 2 label.
-fn labeling_method(qemu: QemuVersion) -> Term {
+fn labeling_method() -> Term {
     let parameter = |i: u64| deref(index(arg(4), int(i)));
     let fetch = || store(call("AIDX", [parameter(0), parameter(1)]), local(2));
     let absent = || [equal(local(2), int(0)), equal(local(2), int(0xffff_ffff))];
@@ -80,15 +79,10 @@ fn labeling_method(qemu: QemuVersion) -> Term {
         give(local(0)),
     ];
     let set = store(local(2), index(local(0), int(0)));
-    let naming = if qemu == QemuVersion::V8_2 {
-        let empty = store(package(2, [int(0), string("")]), local(0));
-        [empty, fetch(), set, give(local(0))].concat()
-    } else {
-        let [zero, unsupported] = absent();
-        let known = when(not(either(zero, unsupported)), [set, store(string(""), index(local(0), int(1)))]);
-        [fetch(), store(package(2, []), local(0)), known, give(local(0))].concat()
-    };
-    let body = [when(equal(arg(2), int(0)), functions), when(equal(arg(2), int(7)), [naming])];
+    let [zero, unsupported] = absent();
+    let known = when(not(either(zero, unsupported)), [set, store(string(""), index(local(0), int(1)))]);
+    let naming = [fetch(), store(package(2, []), local(0)), known, give(local(0))];
+    let body = [when(equal(arg(2), int(0)), functions), when(equal(arg(2), int(7)), naming)];
     serialized_method("PDSM", 5, body)
 }
 

@@ -14,6 +14,12 @@ pub(super) fn irq(number: u8) -> Term {
     vec![0x22, low, high]
 }
 
+/// One ISA interrupt that is level-triggered, active-low and shared.
+pub(super) fn shared_irq(number: u8) -> Term {
+    let [low, high] = (1u16 << number).to_le_bytes();
+    vec![0x23, low, high, 0x18]
+}
+
 /// Level-triggered, active-high, shared interrupts of a consumer (6.4.3.6).
 pub(super) fn interrupts(numbers: &[u32]) -> Term {
     let length = 2 + 4 * numbers.len() as u16;
