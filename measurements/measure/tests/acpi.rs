@@ -106,6 +106,27 @@ fn tables_of_a_bare_9_2_come_out_of_their_description() {
     check("tool_canonical_defaults", &bare(), 2 * 1024);
 }
 
+/// Another one, with a GPU: a TDX tree of QEMU 9.2.1, 16 vCPUs, 64 GiB, five devices and a root port with the GPU, no
+/// ACPI PCI hotplug, a hole of 16 TiB. Its log has the digests of the files.
+#[test]
+fn files_that_a_real_trust_domain_with_a_gpu_measured_come_out_of_its_description() {
+    let Some(vectors) = vectors() else { return };
+    let text = std::fs::read_to_string(vectors.join("quotes/dstack_quote_and_eventlog.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let events: serde_json::Value = serde_json::from_str(json["event_log"].as_str().unwrap()).unwrap();
+    // EV_PLATFORM_CONFIG_FLAGS in RTMR0.
+    let files = events.as_array().unwrap().iter().filter(|e| e["imr"] == 0 && e["event_type"] == 10);
+    let measured: Vec<_> = files.map(|e| e["digest"].as_str().unwrap().to_owned()).collect();
+
+    let mut machine = foreign(QemuVersion::V9_2, 16, &[1, 2, 3, 4, 5, 6]);
+    machine.root_bus[6] = Function::root_port(6);
+    machine.window64 = acpi::window64(46, 16 << 40);
+    machine.chipset = Chipset { hpet: false, pci_hotplug: false, serial: true, ..machine.chipset };
+    let blobs = acpi::generate(&machine);
+    let generated = [&blobs.loader, &blobs.rsdp, &blobs.tables].map(|file| Digest384::of(file).to_string());
+    assert_eq!(measured, generated);
+}
+
 /// One wrong word in the description is enough to miss.
 #[test]
 fn each_part_of_a_description_moves_the_tables() {

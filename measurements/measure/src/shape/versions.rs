@@ -64,12 +64,10 @@ impl QemuVersion {
     /// How the generated tables of this release were validated.
     pub fn validation(self) -> Validation {
         match self {
-            QemuVersion::V10_2 => Validation::TrustDomain,
+            QemuVersion::V9_2 | QemuVersion::V10_2 => Validation::TrustDomain,
             QemuVersion::V10_1 => Validation::EmulatedAndSource,
-            // 8.2 and 9.2 start trust domains only as patched trees, 10.0 not at all; the source of 11.1 wasn't at hand.
-            QemuVersion::V8_2 | QemuVersion::V9_2 | QemuVersion::V10_0 | QemuVersion::V11_1 => {
-                Validation::Emulated
-            }
+            // 8.2 starts trust domains only as patched trees, 10.0 not at all; the source of 11.1 wasn't at hand.
+            QemuVersion::V8_2 | QemuVersion::V10_0 | QemuVersion::V11_1 => Validation::Emulated,
         }
     }
 }
