@@ -5,17 +5,25 @@
 //! event { index u32, type u32, count u32, count x { algorithm u16, digest }, size u32, data }   repeated
 //! ```
 //! The same format carries a TPM's log (`index` is a PCR) and a confidential guest's CCEL (`index` is an MR: 0 is
-//! MRTD, 1 to 4 are RTMR0 to 3). A CCEL is a fixed area: after the last event it is filled with 0xff or zeros.
+//! MRTD, 1 to 4 are RTMR0 to 3). A CCEL is a fixed area: after the last event it is filled with 0xff or zeros. Anything
+//! else behind the last event is refused, with its offset: bytes that are neither event nor filling explain nothing.
 //!
 //! The bytes come from whoever sent the evidence. Nothing is allocated but one entry an event, and an event takes at
-//! least 16 bytes of input.
+//! least 16 bytes of input; parsing and replay look at each byte a fixed number of times.
 
+mod decode;
 mod describe;
+mod device_path;
+mod header;
+mod kind;
 
 use crate::error::{Input, MeasureError, View};
 use crate::register::{Digest384, Register, Registers, pcr_to_register};
+use describe::{ascii, guid, text, utf16};
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use std::collections::BTreeMap;
 
+pub use decode::{Decoded, decode};
 pub use describe::{Described, describe, event_type_name};
 
 /// EV_NO_ACTION: informative, never extended.
@@ -36,6 +44,10 @@ pub const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
 pub const EV_EFI_VARIABLE_BOOT: u32 = 0x8000_0002;
 /// EV_EFI_BOOT_SERVICES_APPLICATION: a loaded PE image.
 pub const EV_EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
+/// EV_EFI_BOOT_SERVICES_DRIVER: a loaded PE image.
+pub const EV_EFI_BOOT_SERVICES_DRIVER: u32 = 0x8000_0004;
+/// EV_EFI_RUNTIME_SERVICES_DRIVER: a loaded PE image.
+pub const EV_EFI_RUNTIME_SERVICES_DRIVER: u32 = 0x8000_0005;
 /// EV_EFI_GPT_EVENT.
 pub const EV_EFI_GPT_EVENT: u32 = 0x8000_0006;
 /// EV_EFI_ACTION: a string.
@@ -47,9 +59,11 @@ pub const EV_EFI_PLATFORM_FIRMWARE_BLOB: u32 = 0x8000_0008;
 pub const EV_EFI_PLATFORM_FIRMWARE_BLOB2: u32 = 0x8000_000a;
 /// EV_EFI_HANDOFF_TABLES2.
 pub const EV_EFI_HANDOFF_TABLES2: u32 = 0x8000_000b;
+/// EV_EFI_VARIABLE_BOOT2.
+pub const EV_EFI_VARIABLE_BOOT2: u32 = 0x8000_000c;
+/// EV_EFI_VARIABLE_AUTHORITY: what a Secure Boot signature was checked with.
+pub const EV_EFI_VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
 
-/// More algorithms than any TPM has banks.
-const MAX_ALGORITHMS: u32 = 16;
 /// Index, type, digest count and data size.
 const MIN_EVENT: usize = 16;
 const SPEC_ID: &[u8; 16] = b"Spec ID Event03\0";
@@ -66,6 +80,18 @@ pub enum Bank {
 }
 
 impl Bank {
+    /// Every bank that can be replayed, the one of RTMRs first.
+    pub const ALL: [Bank; 3] = [Bank::Sha384, Bank::Sha256, Bank::Sha512];
+
+    /// `sha256`, `sha384` or `sha512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bank::Sha256 => "sha256",
+            Bank::Sha384 => "sha384",
+            Bank::Sha512 => "sha512",
+        }
+    }
+
     fn id(self) -> u16 {
         match self {
             Bank::Sha256 => 0x0b,
@@ -89,6 +115,21 @@ impl Bank {
             Bank::Sha384 => Sha384::new().chain_update(a).chain_update(b).finalize().to_vec(),
             Bank::Sha512 => Sha512::new().chain_update(a).chain_update(b).finalize().to_vec(),
         }
+    }
+}
+
+/// Name of a digest algorithm (TCG Algorithm Registry, table 3), `0x....` for those that no log in the field has.
+pub fn algorithm_name(id: u16) -> String {
+    match id {
+        0x04 => "sha1".into(),
+        0x0b => "sha256".into(),
+        0x0c => "sha384".into(),
+        0x0d => "sha512".into(),
+        0x12 => "sm3_256".into(),
+        0x27 => "sha3_256".into(),
+        0x28 => "sha3_384".into(),
+        0x29 => "sha3_512".into(),
+        other => format!("{other:#06x}"),
     }
 }
 
@@ -118,6 +159,13 @@ impl<'a> LogEvent<'a> {
     pub fn sha384(&self) -> Option<Digest384> {
         self.digest(Bank::Sha384).and_then(|d| d.try_into().ok()).map(Digest384)
     }
+
+    /// Whether the digests are those of the data as it stands in the log, in every bank that can be hashed here; `None`
+    /// if there is none.
+    pub fn data_is_hashed(&self) -> Option<bool> {
+        let banks = Bank::ALL.into_iter().filter_map(|bank| Some((bank, self.digest(bank)?)));
+        banks.map(|(bank, digest)| bank.hash([self.data, &[]]) == digest).reduce(|a, b| a && b)
+    }
 }
 
 /// A parsed log.
@@ -133,9 +181,10 @@ impl<'a> EventLog<'a> {
     /// Parses a whole log; filling (0xff or zeros to the end) may follow the last event.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, MeasureError> {
         let view = View::new(Input::Log, bytes);
-        let (algorithms, mut offset) = parse_header(&view)?;
+        let (algorithms, mut offset) = header::parse(&view)?;
         let mut events = Vec::new();
-        while offset < bytes.len() && !is_filling(&bytes[offset..]) {
+        let filling = Filling::of(bytes);
+        while offset < bytes.len() && !filling.starts_at(offset) {
             let (event, next) = parse_event(&view, offset, &algorithms)?;
             events.push(event);
             offset = next;
@@ -143,23 +192,22 @@ impl<'a> EventLog<'a> {
         Ok(EventLog { algorithms, events })
     }
 
+    /// The banks that the header declares, of those that can be replayed; SHA-384 first.
+    pub fn banks(&self) -> Vec<Bank> {
+        Bank::ALL.into_iter().filter(|bank| self.algorithms.iter().any(|(id, _)| *id == bank.id())).collect()
+    }
+
     /// Replays one index in one bank: zeros, extended by each event's digest in log order.
     ///
     /// A StartupLocality event (PFP 10.4.5.3) sets the first value of PCR 0.
     pub fn replay(&self, bank: Bank, index: u32) -> Result<Vec<u8>, MeasureError> {
-        let mut value = vec![0; bank.size()];
-        for event in self.events.iter().filter(|e| e.index == index) {
-            if event.event_type == EV_NO_ACTION {
-                if let (0, Some(locality)) = (index, startup_locality(event.data)) {
-                    value.fill(0);
-                    value[bank.size() - 1] = locality;
-                }
-                continue;
-            }
-            let digest = event.digest(bank).ok_or_else(|| lacks(event, bank))?;
-            value = bank.hash([&value, digest]);
-        }
-        Ok(value)
+        let replayed = replay(bank, self.events.iter().filter(|e| e.index == index))?;
+        Ok(replayed.into_values().next().unwrap_or_else(|| vec![0; bank.size()]))
+    }
+
+    /// Replays every index that has events, in one bank.
+    pub fn replay_all(&self, bank: Bank) -> Result<BTreeMap<u32, Vec<u8>>, MeasureError> {
+        replay(bank, self.events.iter())
     }
 
     /// The RTMRs that a CCEL replays to.
@@ -173,6 +221,26 @@ impl<'a> EventLog<'a> {
         }
         Ok(rtmrs.rtmr)
     }
+}
+
+fn replay<'a, 'b: 'a>(
+    bank: Bank,
+    events: impl Iterator<Item = &'a LogEvent<'b>>,
+) -> Result<BTreeMap<u32, Vec<u8>>, MeasureError> {
+    let mut values = BTreeMap::new();
+    for event in events {
+        let value = values.entry(event.index).or_insert_with(|| vec![0; bank.size()]);
+        if event.event_type == EV_NO_ACTION {
+            if let (0, Some(locality)) = (event.index, startup_locality(event.data)) {
+                value.fill(0);
+                value[bank.size() - 1] = locality;
+            }
+            continue;
+        }
+        let digest = event.digest(bank).ok_or_else(|| lacks(event, bank))?;
+        *value = bank.hash([value, digest]);
+    }
+    Ok(values)
 }
 
 /// The registers of the emulated platform: its TPM log's SHA-384 digests, folded in log order into the register that
@@ -197,47 +265,28 @@ fn lacks(event: &LogEvent<'_>, bank: Bank) -> MeasureError {
     at(event, format!("the event has no {bank:?} digest; start the TPM with that bank active"))
 }
 
-/// Fewer zeros than the smallest event may be the front of a cut event of index 0, so they aren't filling.
-fn is_filling(rest: &[u8]) -> bool {
-    let all = |fill: u8| rest.iter().all(|b| *b == fill);
-    all(0xff) || (rest.len() >= MIN_EVENT && all(0))
+/// What a fixed area holds behind its last event.
+struct Filling {
+    /// From here on there is nothing but 0xff, or nothing but zeros.
+    ones: usize,
+    zeros: usize,
+    end: usize,
+}
+
+impl Filling {
+    fn of(bytes: &[u8]) -> Self {
+        let from = |fill: u8| bytes.iter().rposition(|b| *b != fill).map_or(0, |last| last + 1);
+        Filling { ones: from(0xff), zeros: from(0), end: bytes.len() }
+    }
+
+    /// Fewer zeros than the smallest event may be the front of a cut event of index 0, so they aren't filling.
+    fn starts_at(&self, offset: usize) -> bool {
+        offset >= self.ones || (offset >= self.zeros && self.end - offset >= MIN_EVENT)
+    }
 }
 
 fn startup_locality(data: &[u8]) -> Option<u8> {
     data.strip_prefix(b"StartupLocality\0")?.first().copied()
-}
-
-/// The header event; returns the algorithms and the offset of the first event.
-fn parse_header(view: &View<'_>) -> Result<(Vec<(u16, u16)>, usize), MeasureError> {
-    let event_type = view.u32(4, "header event type")?;
-    if event_type != EV_NO_ACTION {
-        return Err(view.fault(4, format!("header event type is {event_type:#x}, expected EV_NO_ACTION (3)")));
-    }
-    let size = view.u32(28, "header event size")? as usize;
-    let header = view.sub(32, size, "header event")?;
-    let signature = header.slice(0, 16, "header signature")?;
-    if signature != SPEC_ID {
-        let found = String::from_utf8_lossy(signature).into_owned();
-        return Err(
-            header.fault(0, format!("signature is {found:?}, expected {SPEC_ID:?}: not a crypto-agile log"))
-        );
-    }
-    let count = header.u32(24, "number of algorithms")?;
-    if count == 0 || count > MAX_ALGORITHMS {
-        return Err(header.fault(24, format!("{count} digest algorithms, expected 1 to {MAX_ALGORITHMS}")));
-    }
-    let mut algorithms = Vec::with_capacity(count as usize);
-    for i in 0..count as usize {
-        let (id, size) = (header.u16(28 + 4 * i, "algorithm")?, header.u16(30 + 4 * i, "digest size")?);
-        let known = [Bank::Sha256, Bank::Sha384, Bank::Sha512].into_iter().find(|b| b.id() == id);
-        if size == 0 || known.is_some_and(|bank| bank.size() != usize::from(size)) {
-            return Err(
-                header.fault(30 + 4 * i, format!("digest size {size} is wrong for algorithm {id:#06x}"))
-            );
-        }
-        algorithms.push((id, size));
-    }
-    Ok((algorithms, 32 + size))
 }
 
 fn parse_event<'a>(
@@ -261,6 +310,9 @@ fn parse_event<'a>(
         let size = algorithms.iter().find(|(known, _)| *known == id).map(|(_, size)| usize::from(*size));
         let size =
             size.ok_or_else(|| view.fault(cursor, format!("algorithm {id:#06x} isn't in the header")))?;
+        if digests.iter().any(|(other, _)| *other == id) {
+            return Err(view.fault(cursor, format!("a second digest of algorithm {id:#06x}, expected one")));
+        }
         digests.push((id, view.slice(cursor + 2, size, "digest")?));
         cursor += 2 + size;
     }
@@ -269,6 +321,8 @@ fn parse_event<'a>(
     Ok((LogEvent { offset, index, event_type, digests, data }, cursor + 4 + size))
 }
 
+#[cfg(test)]
+mod mutated;
 #[cfg(any(test, feature = "samples"))]
 pub(crate) mod samples;
 

@@ -47,7 +47,7 @@ fn seeds_gpt() -> Vec<Vec<u8>> {
 fn run_event_log(bytes: &[u8]) -> bool {
     let Ok(log) = EventLog::parse(bytes) else { return false };
     for event in &log.events {
-        let _ = tcg::describe(event);
+        let _ = (tcg::describe(event), tcg::decode(event), event.data_is_hashed());
         let _ = log.replay(Bank::Sha384, event.index);
     }
     let _ = (log.ccel_rtmrs(), tcg::emulated_registers(&log));
@@ -64,6 +64,8 @@ fn seeds_event_log() -> Vec<Vec<u8>> {
             (4, tcg::EV_EFI_ACTION, b"Calling EFI Application from Boot Option"),
             (11, tcg::EV_IPL, b".linux\0"),
         ]),
+        samples::ccel(),
+        samples::tpm(),
         simulator::tpm::sample_log(),
     ]
 }

@@ -31,14 +31,19 @@ impl fmt::Display for Described {
 pub fn describe(event: &LogEvent<'_>) -> Described {
     let data = event.data;
     let detail = match event.event_type {
-        EV_EFI_VARIABLE_DRIVER_CONFIG | EV_EFI_VARIABLE_BOOT => variable(data).unwrap_or_default(),
-        EV_EFI_BOOT_SERVICES_APPLICATION => image(data).unwrap_or_default(),
+        EV_EFI_VARIABLE_DRIVER_CONFIG
+        | EV_EFI_VARIABLE_BOOT
+        | EV_EFI_VARIABLE_BOOT2
+        | EV_EFI_VARIABLE_AUTHORITY => variable(data).unwrap_or_default(),
+        EV_EFI_BOOT_SERVICES_APPLICATION | EV_EFI_BOOT_SERVICES_DRIVER | EV_EFI_RUNTIME_SERVICES_DRIVER => {
+            image(data).unwrap_or_default()
+        }
         EV_EFI_PLATFORM_FIRMWARE_BLOB => blob(data).unwrap_or_default(),
+        EV_EFI_PLATFORM_FIRMWARE_BLOB2 | EV_EFI_HANDOFF_TABLES2 => named(data).unwrap_or_default(),
         EV_EVENT_TAG => tagged(data).unwrap_or_default(),
         EV_EFI_GPT_EVENT => "partition table".into(),
         EV_SEPARATOR | EV_NO_ACTION => String::new(),
-        EV_IPL | EV_S_CRTM_VERSION => utf16(data),
-        _ => ascii(data),
+        _ => text(data),
     };
     Described { kind: event_type_name(event.event_type), detail }
 }
@@ -59,16 +64,16 @@ pub fn event_type_name(event_type: u32) -> &'static str {
         EV_EFI_VARIABLE_DRIVER_CONFIG => "EV_EFI_VARIABLE_DRIVER_CONFIG",
         EV_EFI_VARIABLE_BOOT => "EV_EFI_VARIABLE_BOOT",
         EV_EFI_BOOT_SERVICES_APPLICATION => "EV_EFI_BOOT_SERVICES_APPLICATION",
-        0x8000_0004 => "EV_EFI_BOOT_SERVICES_DRIVER",
-        0x8000_0005 => "EV_EFI_RUNTIME_SERVICES_DRIVER",
+        EV_EFI_BOOT_SERVICES_DRIVER => "EV_EFI_BOOT_SERVICES_DRIVER",
+        EV_EFI_RUNTIME_SERVICES_DRIVER => "EV_EFI_RUNTIME_SERVICES_DRIVER",
         EV_EFI_GPT_EVENT => "EV_EFI_GPT_EVENT",
         EV_EFI_ACTION => "EV_EFI_ACTION",
         EV_EFI_PLATFORM_FIRMWARE_BLOB => "EV_EFI_PLATFORM_FIRMWARE_BLOB",
         0x8000_0009 => "EV_EFI_HANDOFF_TABLES",
         EV_EFI_PLATFORM_FIRMWARE_BLOB2 => "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
         EV_EFI_HANDOFF_TABLES2 => "EV_EFI_HANDOFF_TABLES2",
-        0x8000_000c => "EV_EFI_VARIABLE_BOOT2",
-        0x8000_00e0 => "EV_EFI_VARIABLE_AUTHORITY",
+        EV_EFI_VARIABLE_BOOT2 => "EV_EFI_VARIABLE_BOOT2",
+        EV_EFI_VARIABLE_AUTHORITY => "EV_EFI_VARIABLE_AUTHORITY",
         _ => "EV_?",
     }
 }
@@ -108,16 +113,34 @@ fn blob(data: &[u8]) -> Option<String> {
 fn tagged(data: &[u8]) -> Option<String> {
     let size = usize::try_from(u32::from_le_bytes(data.get(4..8)?.try_into().ok()?)).ok()?;
     let body = data.get(8..)?;
-    let body = &body[..size.min(body.len())];
-    // systemd-stub's tagged events are UTF-16, the kernel's are ASCII.
-    Some(if body.get(1) == Some(&0) { utf16(body) } else { ascii(body) })
+    Some(text(&body[..size.min(body.len())]))
 }
 
-fn ascii(data: &[u8]) -> String {
+/// The description in front of newer forms: a length byte and so many characters.
+fn named(data: &[u8]) -> Option<String> {
+    let (length, rest) = data.split_first()?;
+    Some(ascii(rest.get(..usize::from(*length))?))
+}
+
+/// systemd-stub's strings are UTF-16, those of the kernel, of shim and of GRUB are ASCII.
+pub(super) fn text(data: &[u8]) -> String {
+    if data.get(1) == Some(&0) { utf16(data) } else { ascii(data) }
+}
+
+/// A GUID as text: its first three parts are little-endian (UEFI 2.10, appendix A).
+pub(super) fn guid(data: &[u8]) -> Option<String> {
+    let bytes: [u8; 16] = data.first_chunk().copied()?;
+    let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+    let (first, last) = rest.split_at(2);
+    let parts = [&[d, c, b, a][..], &[f, e], &[h, g], first, last];
+    Some(parts.map(hex::encode).join("-"))
+}
+
+pub(super) fn ascii(data: &[u8]) -> String {
     data.iter().take_while(|b| **b != 0).take(MAX_TEXT).map(|b| printable(char::from(*b))).collect()
 }
 
-fn utf16(data: &[u8]) -> String {
+pub(super) fn utf16(data: &[u8]) -> String {
     let (pairs, _) = data.as_chunks::<2>();
     let units = pairs.iter().map(|p| u16::from_le_bytes(*p)).take_while(|u| *u != 0).take(MAX_TEXT);
     char::decode_utf16(units).map(|c| printable(c.unwrap_or('\u{fffd}'))).collect()
