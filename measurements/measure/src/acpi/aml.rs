@@ -5,7 +5,9 @@ pub(super) type Term = Vec<u8>;
 
 /// Joins terms.
 pub(super) fn join(terms: impl IntoIterator<Item = Term>) -> Term {
-    terms.into_iter().flatten().collect()
+    let mut out = Term::new();
+    terms.into_iter().for_each(|term| out.extend_from_slice(&term));
+    out
 }
 
 /// PkgLength (20.2.4) of `length` bytes; `own` says whether it counts its own bytes.
@@ -27,8 +29,14 @@ pub(super) fn package_length(length: usize, own: bool) -> Vec<u8> {
 
 /// A term with a package length: opcode, length, head, body.
 fn block(opcode: &[u8], head: Term, body: impl IntoIterator<Item = Term>) -> Term {
-    let content = [head, join(body)].concat();
-    [opcode, &package_length(content.len(), true), &content].concat()
+    let mut content = head;
+    body.into_iter().for_each(|term| content.extend_from_slice(&term));
+    let length = package_length(content.len(), true);
+    let mut out = Term::with_capacity(opcode.len() + length.len() + content.len());
+    for part in [opcode, &length, &content] {
+        out.extend_from_slice(part);
+    }
+    out
 }
 
 /// NameString (20.2.2): root and parent prefixes, then segments padded with underscores.
@@ -138,7 +146,9 @@ pub(super) fn call(path: &str, args: impl IntoIterator<Item = Term>) -> Term {
 }
 
 fn op(opcode: u8, operands: impl IntoIterator<Item = Term>) -> Term {
-    [vec![opcode], join(operands)].concat()
+    let mut out = vec![opcode];
+    operands.into_iter().for_each(|operand| out.extend_from_slice(&operand));
+    out
 }
 
 pub(super) fn give(value: Term) -> Term {
