@@ -58,20 +58,7 @@ impl Firmware {
     pub fn parse(code: &[u8], pm_timer_port: u16) -> Result<Self, MeasureError> {
         let mut unpacked = unpack(code)?;
         let view = View::new(Input::UnpackedFirmware, &unpacked);
-        let mut volumes = Vec::new();
-        for section in sections(view)? {
-            if section.kind == volume::SECTION_VOLUME {
-                volumes.push(section.data);
-            }
-        }
-        let (pei, dxe) = match volumes.as_slice() {
-            [pei, dxe] => (Some(pei.clone()), dxe.clone()),
-            [dxe] => (None, dxe.clone()),
-            _ => {
-                let fault = format!("{} volumes, expected PEI and DXE, or DXE alone", volumes.len());
-                return Err(view.fault(0, fault));
-            }
-        };
+        let (pei, dxe) = core_volumes(view)?;
         let dxe_volume = Volume::parse(view.sub(dxe.start, dxe.len(), "DXE volume")?)?;
         let dxe_files = dxe_volume.files()?.iter().map(|f| f.guid).collect();
         let probes = Probes::of(&dxe_volume)?;
@@ -121,6 +108,24 @@ impl Firmware {
     pub(crate) fn has_dxe_file(&self, guid: &Guid) -> bool {
         self.dxe_files.contains(guid)
     }
+}
+
+/// The volume with the PEI core, if there is one, and the volume with the DXE core.
+///
+/// Firmware for trust domains alone has no PEI, and keeps drivers that they may not use in a volume of its own.
+fn core_volumes(view: View<'_>) -> Result<(Option<Range<usize>>, Range<usize>), MeasureError> {
+    let (mut pei, mut dxe) = (None, None);
+    for section in sections(view)?.into_iter().filter(|s| s.kind == volume::SECTION_VOLUME) {
+        let volume = Volume::parse(view.sub(section.data.start, section.data.len(), "firmware volume")?)?;
+        for file in volume.files()? {
+            match file.kind {
+                volume::FILE_PEI_CORE => pei = pei.or(Some(section.data.clone())),
+                volume::FILE_DXE_CORE => dxe = dxe.or(Some(section.data.clone())),
+                _ => (),
+            }
+        }
+    }
+    Ok((pei, dxe.ok_or_else(|| view.fault(0, "no volume with a DXE core"))?))
 }
 
 /// Finds the compressed section among the volumes of a firmware file and unpacks it.

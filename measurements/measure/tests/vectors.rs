@@ -3,7 +3,7 @@
 use measure::firmware::td_hob;
 use measure::firmware::tdvf::{self, Section, Vmm};
 use measure::tcg::{self, Bank, EventLog};
-use measure::{Boot, Digest384, Inputs, Platform, Register, Shape, TdxOptions, predict_tdx};
+use measure::{Boot, Digest384, Event, Inputs, Platform, Register, Shape, TdxOptions, predict_tdx};
 use std::path::PathBuf;
 
 /// The vectors' folder: `CHRYSALIS_VECTORS`, else `../shared/vectors` beside the repository; `None` is said loudly.
@@ -135,4 +135,45 @@ fn a_log_in_another_form_replays_to_the_rtmrs_of_its_quote() {
     }
     let quote = hex::decode(json["quote"].as_str().unwrap()).unwrap();
     assert_eq!(rtmrs, quote_rtmrs(&quote));
+}
+
+#[test]
+fn events_that_no_artifact_changes_are_those_of_a_real_classic_boot() {
+    let Some(folder) = vectors() else { return };
+    let firmware = std::fs::read(folder.join("firmware/OVMF_2025.02-3ubuntu2.fd")).unwrap();
+    let shape = Shape::new(16, 64 * 1024);
+    let inputs = Inputs {
+        platform: Platform::Tdx,
+        boot: Boot::Direct,
+        shape: &shape,
+        firmware_code: &firmware,
+        firmware_vars: &[],
+        payload: None,
+        disk_head: None,
+    };
+    let prediction = predict_tdx(&inputs, &TdxOptions::default()).unwrap();
+    let separator = prediction.assumed.iter().find(|a| a.what == "separator").unwrap();
+    assert_eq!(separator.value, "rtmr1", "{}", separator.because);
+    assert!(separator.because.contains("code"), "{}", separator.because);
+    // Secure Boot variables and their separator, boot variables, "calling", its separator: register, type, digest.
+    let foretold: Vec<_> = prediction
+        .events
+        .iter()
+        .filter(|e| {
+            !matches!(e.event, Event::TdHob | Event::ConfigurationVolume | Event::Acpi(_))
+                && e.digests.is_ok()
+        })
+        .map(|e| (e.register, e.event.event_type(), e.digests.as_ref().unwrap().sha384.to_string()))
+        .collect();
+    assert_eq!(foretold.len(), 10, "{foretold:#?}");
+    let text = std::fs::read_to_string(folder.join("quotes/dstack_quote_and_eventlog.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let events: serde_json::Value = serde_json::from_str(json["event_log"].as_str().unwrap()).unwrap();
+    let registers = [Register::Rtmr0, Register::Rtmr1, Register::Rtmr2, Register::Rtmr3];
+    let logged = events.as_array().unwrap().iter().map(|e| {
+        let register = registers[e["imr"].as_u64().unwrap() as usize];
+        (register, e["event_type"].as_u64().unwrap() as u32, e["digest"].as_str().unwrap().to_owned())
+    });
+    let shared: Vec<_> = logged.filter(|event| foretold.contains(event)).collect();
+    assert_eq!(shared, foretold);
 }

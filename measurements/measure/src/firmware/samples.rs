@@ -52,7 +52,8 @@ fn firmware_of(dxe: &[Vec<u8>]) -> Vec<u8> {
             file(&TCG2_PEI, 6, &section(volume::SECTION_PE32, &[&[0x0f, 1][..], &version].concat())),
         ],
     );
-    let dxe = volume_of(&DXE_NAME, dxe);
+    let core = file(&[5; 16], volume::FILE_DXE_CORE, &section(volume::SECTION_PE32, b"core"));
+    let dxe = volume_of(&DXE_NAME, &[&[core], dxe].concat());
     let unpacked = [section(volume::SECTION_VOLUME, &pei), section(volume::SECTION_VOLUME, &dxe)]
         .map(volume::samples::aligned)
         .concat();

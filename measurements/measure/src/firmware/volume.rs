@@ -5,6 +5,7 @@ use crate::error::{MeasureError, View};
 use std::ops::Range;
 
 pub(super) const FILE_PEI_CORE: u8 = 0x04;
+pub(super) const FILE_DXE_CORE: u8 = 0x05;
 pub(super) const FILE_VOLUME_IMAGE: u8 = 0x0b;
 pub(super) const SECTION_GUIDED: u8 = 0x02;
 pub(super) const SECTION_PE32: u8 = 0x10;
