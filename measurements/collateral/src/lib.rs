@@ -1,0 +1,1 @@
+//! Collateral from where it is published to where it is needed.
