@@ -88,6 +88,7 @@ impl Options {
 }
 
 /// A simulated platform with all its keys.
+#[derive(Clone)]
 pub struct Platform {
     options: Options,
     root: Entity,
@@ -152,6 +153,11 @@ impl Platform {
         let pck = wanted(Part::Pck, "SIMULATED Chrysalis PCK Certificate", PCK_SERIAL, None, vec![sgx]);
         let pck = Entity::make(pck, Some(&issuer(Part::Pck, &pck_ca)))?;
         Ok(Platform { root, pck_ca, tcb_signer, pck, stranger, attestation_key: new_key()?, options })
+    }
+
+    /// The same keys and certificates, and collateral that is otherwise.
+    pub fn again(&self, options: Options) -> Self {
+        Platform { options, ..self.clone() }
     }
 
     /// The trust root, DER.
