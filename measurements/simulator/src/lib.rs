@@ -14,6 +14,7 @@ mod der;
 mod description;
 mod documents;
 pub mod fault;
+pub mod gpu;
 mod identity;
 mod pki;
 mod platform;
