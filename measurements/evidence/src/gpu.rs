@@ -31,7 +31,7 @@ mod xml;
 
 pub use appraise::{AppraisedGpus, GpuInputs, RefusedGpus, SystemState, appraise_gpus, verify_gpus};
 pub use error::GpuError;
-pub use forms::{DeviceEvidence, MAX_DEVICES, MAX_ENVELOPE, read_chain, read_report, to_pem};
+pub use forms::{DeviceEvidence, MAX_DEVICES, MAX_ENVELOPE, read_chain, read_report, read_rim, to_pem};
 pub use ocsp::{MAX_OCSP, OcspResponse};
 pub use opaque::{DeviceKind, Mode, Opaque, Toggle};
 pub use policy::{GpuPlatform, GpuPolicy, GpuPolicyError, GpuSettings, NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT};

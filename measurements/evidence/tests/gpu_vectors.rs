@@ -178,3 +178,15 @@ fn a_manifest_changed_anywhere_is_refused() {
         assert_eq!(failed(&verdict)[0], GpuCheckName::DriverRimSignature, "byte {at}: {verdict}");
     }
 }
+
+#[test]
+fn nvidias_roots_are_the_pinned_ones_and_never_simulated() {
+    let (Some(device), Some(rim)) = (read("device_root.pem"), read("rim_root.crt")) else { return };
+    let device = evidence::gpu::read_chain(&device).unwrap().remove(0);
+    let rim = evidence::gpu::read_chain(&rim).unwrap().remove(0);
+    let error = GpuPolicy::simulated(&device, &rim).unwrap_err().to_string();
+    assert!(
+        error.contains("NVIDIA Device Identity CA") && error.contains("has a key of NVIDIA's"),
+        "{error}"
+    );
+}

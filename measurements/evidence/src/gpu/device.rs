@@ -22,6 +22,15 @@ use x509_cert::ext::pkix::name::GeneralName;
 const DEVICE_INFO: &str = "1.3.6.1.4.1.412.274.1";
 const ALTERNATIVE_NAME: &str = "2.5.29.17";
 
+impl DeviceEvidence {
+    /// Whether report and certificates can be read; verifies nothing.
+    pub fn check(&self) -> Result<(), GpuError> {
+        let chain = Chain::parse("device certificates", &self.chain)?;
+        let kind = model(chain.leaf()).0.as_deref().map(generation).unwrap_or_default().0;
+        Report::parse(&self.report, kind.unwrap_or(DeviceKind::Gpu)).map(|_| ())
+    }
+}
+
 /// What all devices share.
 pub(crate) struct Context<'a> {
     pub(crate) inputs: &'a GpuInputs<'a>,

@@ -128,6 +128,22 @@ pub fn read_report(bytes: &[u8]) -> Result<Vec<u8>, GpuError> {
     hex::decode(text).map_err(|e| GpuError::wrong(INPUT, "hex", 0, "two digits a byte", e.to_string()))
 }
 
+/// The XML of a manifest: as it is, or inside what NVIDIA's RIM service answers (`{"rim": base64, ..}`).
+pub fn read_rim(bytes: &[u8]) -> Result<Vec<u8>, GpuError> {
+    const INPUT: &str = "RIM";
+    #[derive(Deserialize)]
+    struct Answer {
+        rim: String,
+    }
+    GpuError::bound(INPUT, "bytes", 2 * MAX_ENVELOPE, bytes.len())?;
+    if !DeviceEvidence::is_envelope(bytes) {
+        return Ok(bytes.to_vec());
+    }
+    let answer: Answer = serde_json::from_slice(bytes)
+        .map_err(|e| GpuError::wrong(INPUT, "JSON", 0, "an object with `rim`", e.to_string()))?;
+    decode_base64(INPUT, "rim", &answer.rim)
+}
+
 /// The certificates of a chain, DER, in the order in which they stand.
 pub fn read_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, GpuError> {
     GpuError::bound(CHAIN, "bytes", MAX_CHAIN, bytes.len())?;

@@ -16,7 +16,8 @@ pub(crate) fn check(device: &mut Device<'_>, chain: &Chain) {
     device.not_validated.push("OCSP".into());
     // The leaf is issued by the device itself, and no responder knows it.
     let mut pairs: Vec<(&Cert, &Cert)> = pairs(chain).skip(1).collect();
-    for manifest in context.manifests.readable() {
+    // A manifest without a good signature is not used, so that nobody need answer about its certificates.
+    for manifest in context.manifests.readable().filter(|manifest| manifest.fault.is_none()) {
         pairs.extend(self::pairs(manifest.rim.chain()));
     }
     let mut faults: Vec<String> =
