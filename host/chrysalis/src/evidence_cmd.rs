@@ -1,5 +1,6 @@
 //! `chrysalis evidence`: appraise recorded evidence at a stated time, without a network.
 
+use crate::evidence_gpu;
 use crate::input::read;
 use crate::output::{Outcome, facts};
 use crate::trust;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub enum Command {
     /// Appraise a TDX quote (version 4 or 5) and print every check.
     Verify(Verify),
+    /// Appraise attestation reports of NVIDIA GPUs and print every check.
+    Gpu(evidence_gpu::Args),
 }
 
 /// Options of `evidence verify`. A check whose input is not given is listed as skipped.
@@ -44,7 +47,10 @@ pub struct Verify {
 
 /// Runs a subcommand.
 pub fn run(command: Command, json: bool) -> Result<Outcome> {
-    let Command::Verify(args) = command;
+    let args = match command {
+        Command::Verify(args) => args,
+        Command::Gpu(args) => return evidence_gpu::run(&args, json),
+    };
     let verdict = verify(&args)?;
     facts(json, &verdict, || verdict.table(std::io::stdout().is_terminal()))?;
     Ok(if verdict.accepted { Outcome::Fine } else { Outcome::Mismatch })

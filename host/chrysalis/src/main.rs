@@ -5,6 +5,7 @@
 mod ask;
 mod eventlog;
 mod evidence_cmd;
+mod evidence_gpu;
 mod image;
 mod input;
 mod launch;

@@ -1,0 +1,106 @@
+//! `chrysalis evidence gpu`: appraise recorded evidence of NVIDIA GPUs and NVSwitches at a stated time.
+
+use crate::input::read;
+use crate::output::{Outcome, facts};
+use anyhow::{Context, Result, bail, ensure};
+use evidence::gpu::{
+    DeviceEvidence, GpuInputs, GpuPolicy, GpuSettings, OcspResponse, Rim, read_rim, verify_gpus,
+};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Options of `evidence gpu`. A check whose input is not given is listed as skipped.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Attestation report (binary or hex), or NVIDIA's JSON envelope of reports and chains; once for each device.
+    #[arg(long, required = true)]
+    report: Vec<PathBuf>,
+    /// Certificates of the device (PEM, DER or hex), leaf first; once for each report that is no envelope, in the same order.
+    #[arg(long)]
+    chain: Vec<PathBuf>,
+    /// Time of the appraisal, seconds since 1970.
+    #[arg(long)]
+    at: u64,
+    /// What the reports were asked to contain: 32 bytes, hex.
+    #[arg(long)]
+    nonce: Option<String>,
+    /// Manifest of the driver (XML, or JSON as NVIDIA's RIM service answers).
+    #[arg(long)]
+    driver_rim: Vec<PathBuf>,
+    /// Manifest of a VBIOS, or of an NVSwitch's firmware.
+    #[arg(long)]
+    vbios_rim: Vec<PathBuf>,
+    /// OCSP response (DER) about certificates of devices and manifests.
+    #[arg(long)]
+    ocsp: Vec<PathBuf>,
+    /// How many GPUs the machine has.
+    #[arg(long, default_value_t = 1)]
+    count: usize,
+}
+
+/// Appraises, and prints every check.
+pub fn run(args: &Args, json: bool) -> Result<Outcome> {
+    let devices = devices(args)?;
+    let nonce = args.nonce.as_deref().map(nonce).transpose()?;
+    let rims = |paths: &[PathBuf]| paths.iter().map(|path| rim(path)).collect::<Result<Vec<_>>>();
+    let (driver_rims, vbios_rims) = (rims(&args.driver_rim)?, rims(&args.vbios_rim)?);
+    let ocsp = args.ocsp.iter().map(|path| response(path)).collect::<Result<Vec<_>>>()?;
+    let settings = GpuSettings { count: args.count, ..GpuSettings::default() };
+    let policy = GpuPolicy::production().with(settings).context("--count")?;
+    let verdict = verify_gpus(&GpuInputs {
+        devices: &devices,
+        nonce: nonce.as_ref(),
+        driver_rims: &driver_rims,
+        vbios_rims: &vbios_rims,
+        ocsp: &ocsp,
+        system: None,
+        policy: &policy,
+        at: args.at,
+    });
+    facts(json, &verdict, || verdict.table(std::io::stdout().is_terminal()))?;
+    Ok(if verdict.accepted { Outcome::Fine } else { Outcome::Mismatch })
+}
+
+fn devices(args: &Args) -> Result<Vec<DeviceEvidence>> {
+    let mut chains = args.chain.iter();
+    let mut out = Vec::new();
+    for path in &args.report {
+        let (name, bytes) = (path.display(), read(path)?);
+        if DeviceEvidence::is_envelope(&bytes) {
+            out.extend(DeviceEvidence::read_envelope(&bytes).with_context(|| format!("{name}"))?);
+            continue;
+        }
+        let chain = chains.next();
+        let chain =
+            chain.with_context(|| format!("{name}: no --chain for this report; give one for each"))?;
+        let device = DeviceEvidence::read(&bytes, &read(chain)?);
+        out.push(device.with_context(|| format!("{name} with {}", chain.display()))?);
+    }
+    ensure!(chains.next().is_none(), "--chain: more chains than reports; give one for each report");
+    for (number, device) in out.iter().enumerate() {
+        let paths: Vec<_> = args.report.iter().map(|path| path.display().to_string()).collect();
+        device.check().with_context(|| format!("{}: device {number}", paths.join(", ")))?;
+    }
+    Ok(out)
+}
+
+fn nonce(text: &str) -> Result<[u8; 32]> {
+    let bytes = hex::decode(text.trim_start_matches("0x")).context("--nonce: expected hex digits")?;
+    match bytes.try_into() {
+        Ok(array) => Ok(array),
+        Err(bytes) => bail!("--nonce: expected 32 bytes (64 hex digits), found {}", Vec::len(&bytes)),
+    }
+}
+
+fn rim(path: &Path) -> Result<Vec<u8>> {
+    let name = || format!("{}", path.display());
+    let xml = read_rim(&read(path)?).with_context(name)?;
+    Rim::parse(&xml).with_context(name)?;
+    Ok(xml)
+}
+
+fn response(path: &Path) -> Result<Vec<u8>> {
+    let bytes = read(path)?;
+    OcspResponse::parse(&bytes).with_context(|| format!("{}", path.display()))?;
+    Ok(bytes)
+}
