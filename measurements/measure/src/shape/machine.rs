@@ -58,3 +58,13 @@ pub mod slot {
     /// The chipset's LPC bridge.
     pub const LPC: u8 = 0x1f;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_has_the_size_that_qemu_is_told() {
+        assert_eq!(TDX_GLOBALS, [format!("q35-pcihost.pci-hole64-size={}T", TDX_PCI_HOLE64 >> 40)]);
+    }
+}
