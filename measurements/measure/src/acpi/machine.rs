@@ -133,19 +133,21 @@ const DEFAULT_PCI_HOLE64: u64 = 0x8_0000_0000;
 /// The 64-bit window of a machine with 64-bit BARs: OVMF takes the top eighth of the address space and places the largest BAR
 /// at its start (EDK2 `PlatformInitLib/MemDetect.c`, `PciBusDxe`); QEMU's window begins with the first BAR and has `hole` bytes
 /// (`q35-pcihost.pci-hole64-size`), as long as the BARs don't need more.
+///
+/// `phys_bits` is taken for 36 to 52, which is what x86-64 has.
 pub fn window64(phys_bits: u8, hole: u64) -> (u64, u64) {
-    let base = 7u64 << (phys_bits - 3);
-    (base, base + hole - 1)
+    let base = 7u64 << (phys_bits.clamp(36, 52) - 3);
+    (base, base.saturating_add(hole.saturating_sub(1)))
 }
 
 /// The window without any 64-bit BAR: it begins behind the memory above 4 GiB, at a whole GiB.
 pub fn window64_without_bars(high_memory: u64, hole: u64) -> (u64, u64) {
-    let base = ((1u64 << 32) + high_memory).next_multiple_of(1 << 30);
-    (base, base + hole - 1)
+    let base = (1u64 << 32).saturating_add(high_memory).checked_next_multiple_of(1 << 30).unwrap_or(u64::MAX);
+    (base, base.saturating_add(hole.saturating_sub(1)))
 }
 
 impl Machine {
-    /// The emulated machine of a shape.
+    /// The emulated machine of a shape that [`Shape::check`] let pass.
     pub fn emulated(shape: &Shape) -> Self {
         Machine {
             qemu: QemuVersion::V10_0,
@@ -155,7 +157,7 @@ impl Machine {
         }
     }
 
-    /// The trust domain of a shape.
+    /// The trust domain of a shape that [`Shape::check`] let pass.
     pub fn tdx(shape: &Shape) -> Self {
         Machine::of(shape, Platform::Tdx)
     }
@@ -187,6 +189,13 @@ mod tests {
         assert_eq!(window64(46, 4 << 40), (0x3800_0000_0000, 0x3bff_ffff_ffff));
         assert_eq!(window64(46, TDX_PCI_HOLE64).1, (1 << 46) - 1);
         assert_eq!(window64(52, 1 << 30).0, 0xe_0000_0000_0000);
+    }
+
+    #[test]
+    fn impossible_widths_and_holes_are_cut() {
+        assert_eq!(window64(255, 0), window64(52, 0));
+        assert_eq!(window64(0, u64::MAX).1, u64::MAX);
+        assert_eq!(window64_without_bars(u64::MAX, u64::MAX), (u64::MAX, u64::MAX));
     }
 
     #[test]

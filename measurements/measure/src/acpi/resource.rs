@@ -46,7 +46,7 @@ fn range(tag: u8, width: usize, kind: [u8; 2], first: u64, last: u64) -> Term {
     let mut out = vec![tag];
     out.extend((3 + 5 * width as u16).to_le_bytes());
     out.extend([kind, FIXED, flags]);
-    for number in [0, first, last, 0, last - first + 1] {
+    for number in [0, first, last, 0, last.wrapping_sub(first).wrapping_add(1)] {
         out.extend(&number.to_le_bytes()[..width]);
     }
     out
