@@ -13,6 +13,8 @@ use std::fmt;
 
 /// TCG PFP table 27.
 const EV_EFI_VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
+/// The same.
+const EV_EFI_HANDOFF_TABLES: u32 = 0x8000_0009;
 
 /// A volume of the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +98,8 @@ pub enum Event {
     Uki,
     /// Authenticode digest of a kernel that the VMM hands over apart from its initrd (same place).
     DirectKernel,
+    /// SMBIOS tables, without what differs between machines (EDK2 `SmbiosMeasurementDxe`).
+    Smbios,
     /// Order of boot options (EDK2 `Tcg2Dxe`, `MeasureAllBootVariables`).
     BootOrder,
     /// A boot option, in boot order (same place).
@@ -133,6 +137,7 @@ impl Event {
             Event::FirmwareVolume(_) => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB,
             Event::SecureBoot(_) => tcg::EV_EFI_VARIABLE_DRIVER_CONFIG,
             Event::Authority => EV_EFI_VARIABLE_AUTHORITY,
+            Event::Smbios => EV_EFI_HANDOFF_TABLES,
             Event::TdHob => tcg::EV_EFI_HANDOFF_TABLES2,
             Event::ConfigurationVolume => tcg::EV_EFI_PLATFORM_FIRMWARE_BLOB2,
             Event::Separator => tcg::EV_SEPARATOR,
@@ -164,6 +169,7 @@ impl fmt::Display for Event {
             Event::Acpi(AcpiFile::Tables) => f.write_str("ACPI tables"),
             Event::Uki => f.write_str("UKI"),
             Event::DirectKernel => f.write_str("kernel"),
+            Event::Smbios => f.write_str("SMBIOS tables"),
             Event::BootOrder => f.write_str("variable BootOrder"),
             Event::BootOption { number, description } => {
                 write!(f, "variable Boot{number:04X} ({description})")

@@ -181,10 +181,11 @@ mod tests {
             "version": digests,
             "pei": { "Err": { "reason": "the timer's place is not unique" } },
             "dxe": digests,
-            "boot_manager": { "volume": vec![byte; 16], "has_ui_app": true, "has_shell": false },
+            "boot_manager": { "volume": vec![byte; 16], "has_ui_app": true, "has_menu": false, "has_shell": false },
             "kernel_loader": { "named_blobs": { "Ok": true }, "initrd_argument": { "Ok": "before" } },
             "separator": { "Ok": "rtmr1" },
             "secure_boot": false,
+            "measures_smbios": false,
         }))
         .unwrap()
     }

@@ -28,7 +28,9 @@ pub(super) fn version_string(pei: &Volume<'_>, module: &Guid) -> Result<Result<V
     let Some(range) = executable(file)? else {
         return Ok(Err("the TPM measurement module has no executable".into()));
     };
-    let texts = utf16_texts(&pei.view.bytes[range]);
+    let code = &pei.view.bytes[range];
+    let texts: Vec<_> =
+        utf16_texts(code).into_iter().map(|text| code[used_part(code, text)].to_vec()).collect();
     Ok(match texts.as_slice() {
         [only] => Ok(only.clone()),
         _ => {
@@ -37,8 +39,27 @@ pub(super) fn version_string(pei: &Volume<'_>, module: &Guid) -> Result<Result<V
     })
 }
 
+/// Where in a run of characters the text begins that the code uses: bytes before it may look like characters too.
+fn used_part(code: &[u8], run: Range<usize>) -> Range<usize> {
+    let mut starts: Vec<_> = (0..code.len()).filter_map(|at| lea_target(code, at)).collect();
+    starts.retain(|start| run.contains(start) && (start - run.start).is_multiple_of(2));
+    starts.sort_unstable();
+    starts.dedup();
+    match starts.as_slice() {
+        [only] => *only..run.end,
+        _ => run,
+    }
+}
+
+/// Place that a `lea r64, [rip + disp32]` at this place forms; sections of these images lie in memory as in the file.
+fn lea_target(code: &[u8], at: usize) -> Option<usize> {
+    let [0x48 | 0x4c, 0x8d, modrm, a, b, c, d] = *code.get(at..at + 7)? else { return None };
+    let displacement = i32::from_le_bytes([a, b, c, d]);
+    (modrm & 0xc7 == 0x05).then(|| (at + 7).checked_add_signed(displacement as isize)).flatten()
+}
+
 /// NUL-terminated runs of printable UTF-16 at any alignment, with their NULs.
-fn utf16_texts(bytes: &[u8]) -> Vec<Vec<u8>> {
+fn utf16_texts(bytes: &[u8]) -> Vec<Range<usize>> {
     let is_text = |at: usize| matches!(bytes.get(at..at + 2), Some([b' '..=b'~', 0]));
     let mut found = Vec::new();
     let mut at = 0;
@@ -48,7 +69,7 @@ fn utf16_texts(bytes: &[u8]) -> Vec<Vec<u8>> {
             end += 2;
         }
         if end - at >= 2 * MIN_VERSION && bytes.get(end..end + 2) == Some(&[0, 0]) {
-            found.push(bytes[at..end + 2].to_vec());
+            found.push(at..end + 2);
             at = end + 2;
         } else {
             at += 1;
@@ -99,7 +120,19 @@ mod tests {
     fn only_text_with_a_nul_counts() {
         let text = |s: &str| s.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
         let bytes = [&[0x90][..], &text("2025"), &[0, 0, 7, 7], &text("abcd"), &[1, 2]].concat();
-        assert_eq!(utf16_texts(&bytes), [[text("2025"), vec![0, 0]].concat()]);
+        assert_eq!(utf16_texts(&bytes), [1..11]);
+    }
+
+    #[test]
+    fn a_text_begins_where_the_code_refers_to() {
+        let text: Vec<u8> = "@2025.11\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let used = |displacement: u8| {
+            let code = [&[0x48, 0x8d, 0x05, displacement, 0, 0, 0][..], &text].concat();
+            used_part(&code, 7..7 + text.len()).start
+        };
+        assert_eq!(used(2), 9, "behind a blank of another meaning");
+        assert_eq!(used(1), 7, "no character begins there");
+        assert_eq!(used(99), 7, "nothing refers to it");
     }
 
     #[test]

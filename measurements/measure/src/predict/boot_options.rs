@@ -10,6 +10,8 @@ use crate::firmware::Guid;
 
 /// 462CAA21-7614-4503-836E-8AB6F4662331: the boot manager's user interface.
 pub(super) const UI_APP: Guid = *b"\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31";
+/// EEC25BDC-67F2-4D95-B1D5-F81B2039D11D: the boot menu, which newer firmware has beside the user interface.
+pub(super) const MENU_APP: Guid = *b"\xdc\x5b\xc2\xee\xf2\x67\x95\x4d\xb1\xd5\xf8\x1b\x20\x39\xd1\x1d";
 /// 7C04A583-9E3E-4F1C-AD65-E05268D0B4D1: the shell.
 pub(super) const SHELL: Guid = *b"\x83\xa5\x04\x7c\x3e\x9e\x1c\x4f\xad\x65\xe0\x52\x68\xd0\xb4\xd1";
 /// 8108AC4E-9F11-4D59-850E-E21A522C59B2: marks options that the boot manager made.
@@ -33,16 +35,29 @@ impl BootOption {
         Self::new(0, "UiApp", ACTIVE | HIDDEN | APPLICATION, &path, &[])
     }
 
-    /// The root disk: the lowest slot that has a disk, so the first of its kind.
-    pub(super) fn root_disk(slot: u8) -> Self {
-        let path =
-            [&[2, 1, 12, 0][..], &0x0a03_41d0u32.to_le_bytes(), &[0; 4], &[1, 1, 6, 0, 0, slot]].concat();
-        Self::new(1, "UEFI Misc Device", ACTIVE, &path, &AUTO_CREATED)
+    /// The boot menu, the first option of newer firmware.
+    pub(super) fn menu(volume: &Guid) -> Self {
+        let path = file_in_volume(volume, &MENU_APP);
+        Self::new(0, "BootManagerMenuApp", ACTIVE | HIDDEN | APPLICATION, &path, &[])
     }
 
-    /// The shell inside the firmware.
-    pub(super) fn shell(volume: &Guid) -> Self {
-        Self::new(2, "EFI Internal Shell", ACTIVE, &file_in_volume(volume, &SHELL), &[])
+    /// The user interface in newer firmware.
+    pub(super) fn setup(volume: &Guid) -> Self {
+        let path = file_in_volume(volume, &UI_APP);
+        Self::new(1, "EFI Firmware Setup", ACTIVE | APPLICATION, &path, &[])
+    }
+
+    /// The root disk: the lowest slot that has a disk, so the first of its kind.
+    pub(super) fn root_disk(number: u16, slot: u8) -> Self {
+        let path =
+            [&[2, 1, 12, 0][..], &0x0a03_41d0u32.to_le_bytes(), &[0; 4], &[1, 1, 6, 0, 0, slot]].concat();
+        Self::new(number, "UEFI Misc Device", ACTIVE, &path, &AUTO_CREATED)
+    }
+
+    /// The shell inside the firmware, the last option; newer firmware marks it as an application.
+    pub(super) fn shell(number: u16, volume: &Guid, newer: bool) -> Self {
+        let attributes = if newer { ACTIVE | APPLICATION } else { ACTIVE };
+        Self::new(number, "EFI Internal Shell", attributes, &file_in_volume(volume, &SHELL), &[])
     }
 
     fn new(number: u16, description: &'static str, attributes: u32, path: &[u8], optional: &[u8]) -> Self {

@@ -90,16 +90,19 @@ fn derive(boot: Boot, manager: &BootManager, stale: bool) -> Result<Vec<BootOpti
     let volume = manager.volume.as_ref();
     let volume = volume.ok_or("the firmware's DXE volume has no name, which its boot options carry")?;
     if !manager.has_ui_app {
-        return Err("the firmware has no boot manager interface, its boot options aren't known");
+        return Err("the firmware's DXE volume has no user interface, so its boot options aren't known");
     }
-    let ui_app = BootOption::ui_app(volume);
-    Ok(match boot {
-        Boot::Direct => vec![ui_app],
-        Boot::Disk => {
-            let shell = manager.has_shell.then(|| BootOption::shell(volume));
-            [BootOption::root_disk(slot::ROOT_DISK), ui_app].into_iter().chain(shell).collect()
-        }
-    })
+    let own = if manager.has_menu {
+        vec![BootOption::menu(volume), BootOption::setup(volume)]
+    } else {
+        vec![BootOption::ui_app(volume)]
+    };
+    if boot == Boot::Direct {
+        return Ok(own);
+    }
+    let next = own.len() as u16;
+    let shell = manager.has_shell.then(|| BootOption::shell(next + 1, volume, manager.has_menu));
+    Ok([BootOption::root_disk(next, slot::ROOT_DISK)].into_iter().chain(own).chain(shell).collect())
 }
 
 #[cfg(test)]
@@ -108,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn manager() -> BootManager {
-        BootManager { volume: Some([7; 16]), has_ui_app: true, has_shell: true }
+        BootManager { volume: Some([7; 16]), has_ui_app: true, has_menu: false, has_shell: true }
     }
 
     fn names(captured: &BootVariables) -> Vec<String> {
@@ -124,6 +127,18 @@ mod tests {
     #[test]
     fn the_firmwares_own_options_stand_where_none_were_captured() {
         assert_eq!(names(&BootVariables::default()), ["variable BootOrder", "variable Boot0000 (UiApp)"]);
+    }
+
+    #[test]
+    fn firmware_with_a_menu_of_its_own_has_two_options() {
+        let names = |boot| {
+            let manager = BootManager { has_menu: true, ..manager() };
+            let planned = plan(boot, &manager, &BootVariables::default(), false).unwrap();
+            planned.iter().skip(1).map(|p| p.event.to_string()).collect::<Vec<_>>()
+        };
+        let own = ["variable Boot0000 (BootManagerMenuApp)", "variable Boot0001 (EFI Firmware Setup)"];
+        assert_eq!(names(Boot::Direct), own);
+        assert_eq!(names(Boot::Disk)[0], "variable Boot0002 (UEFI Misc Device)");
     }
 
     #[test]

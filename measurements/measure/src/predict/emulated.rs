@@ -89,6 +89,7 @@ pub(super) fn complete(
     if inputs.boot == Boot::Direct {
         events.push(rest.image);
     }
+    events.extend(plan::hash(&Vec::from_iter(smbios(firmware))));
     let captured = BootVariables::default();
     let stale = rest.variables.iter().any(|v| v.name.starts_with("Boot"));
     let planned = boot_variables::plan(inputs.boot, &firmware.boot_manager, &captured, stale)?;
@@ -96,6 +97,12 @@ pub(super) fn complete(
     events.extend(rest.after_options);
     let (platform, boot, assumed) = (Platform::Emulated, inputs.boot, rest.assumed);
     Ok(Prediction { platform, boot, mrtd: None, events, assumed })
+}
+
+/// PCR 1: newer firmware measures what QEMU says in SMBIOS tables, which isn't generated here.
+pub(super) fn smbios(firmware: &FirmwareProfile) -> Option<Planned<'static>> {
+    let why = "this firmware measures the SMBIOS tables, which aren't foretold";
+    firmware.measures_smbios.then(|| Planned::unpredicted(1, Event::Smbios, why))
 }
 
 /// PCR 7: the Secure Boot variables as a store holds them, and the separator that ends them.

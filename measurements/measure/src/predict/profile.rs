@@ -4,11 +4,14 @@ use super::boot_options;
 use super::plan::{self, Planned};
 use crate::error::MeasureError;
 use crate::event::{Event, FirmwareVolume, Unpredicted};
-use crate::firmware::Firmware;
 use crate::firmware::probe::InitrdArgument;
+use crate::firmware::{Firmware, Guid};
 use crate::hash::{Digests, Ranges};
 use crate::register::Register;
 use serde::{Deserialize, Serialize};
+
+/// D27FED59-ABB4-4FED-BEAD-2A878C7E4A7E: SmbiosMeasurementDxe.
+const SMBIOS_MEASUREMENT: Guid = *b"\x59\xed\x7f\xd2\xb4\xab\xed\x4f\xbe\xad\x2a\x87\x8c\x7e\x4a\x7e";
 
 /// A firmware's own measurements, and what its code tells about the rest.
 ///
@@ -26,6 +29,8 @@ pub struct FirmwareProfile {
     pub(super) separator: Result<Register, Unpredicted>,
     /// Whether the build knows Secure Boot.
     pub(super) secure_boot: bool,
+    /// Whether it measures the SMBIOS tables.
+    pub(super) measures_smbios: bool,
 }
 
 /// What the firmware's own boot options depend on.
@@ -33,6 +38,8 @@ pub struct FirmwareProfile {
 pub(super) struct BootManager {
     pub(super) volume: Option<[u8; 16]>,
     pub(super) has_ui_app: bool,
+    /// Whether there is a boot menu apart from the user interface.
+    pub(super) has_menu: bool,
     pub(super) has_shell: bool,
 }
 
@@ -73,6 +80,7 @@ impl FirmwareProfile {
             boot_manager: BootManager {
                 volume: firmware.dxe_name(),
                 has_ui_app: firmware.has_dxe_file(&boot_options::UI_APP),
+                has_menu: firmware.has_dxe_file(&boot_options::MENU_APP),
                 has_shell: firmware.has_dxe_file(&boot_options::SHELL),
             },
             kernel_loader: KernelLoader {
@@ -81,6 +89,7 @@ impl FirmwareProfile {
             },
             separator: untold(&probes.separator),
             secure_boot: probes.secure_boot,
+            measures_smbios: firmware.has_dxe_file(&SMBIOS_MEASUREMENT),
         }
     }
 

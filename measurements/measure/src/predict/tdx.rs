@@ -95,6 +95,7 @@ fn plan<'p>(
     let mut planned = configuration(firmware, inputs, &sections)?;
     planned.extend(acpi_events(inputs.shape, options.acpi));
     planned.extend(before);
+    planned.extend(emulated::smbios(firmware));
     let captured = options.boot_variables.cloned().unwrap_or_default();
     planned.extend(boot_variables::plan(inputs.boot, &firmware.boot_manager, &captured, false)?);
     planned.push(Planned::owned(4, Event::CallingBootOption, *emulated::CALLING));
