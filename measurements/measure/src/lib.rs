@@ -12,6 +12,7 @@ pub mod codec;
 mod compare;
 mod error;
 mod event;
+pub mod explain;
 pub mod firmware;
 pub mod gpt;
 mod hash;
