@@ -4,8 +4,10 @@
 
 mod ask;
 mod eventlog;
+mod evidence_bundle;
 mod evidence_cmd;
 mod evidence_gpu;
+mod evidence_verify;
 mod image;
 mod input;
 mod launch;

@@ -98,3 +98,50 @@ fn real_quotes_get_their_known_verdicts() {
         assert_eq!(verdict["complete"], false);
     }
 }
+
+#[test]
+fn a_bundle_gives_the_verdict_of_its_parts() {
+    let Some(vectors) = vectors() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("b");
+    let file = |name: &str| vectors.join(name).to_str().unwrap().to_owned();
+    let (quote, collateral) =
+        (file("quotes/cos113_v4.bin"), file("collateral/fmspc_00806f050000_2026-01.json"));
+    let log = file("eventlogs/cos113.ccel");
+    let parts = ["--quote", &quote, "--collateral", &collateral, "--eventlog", &log];
+    let made = chrysalis(
+        &[&["evidence", "bundle"][..], &parts, &["--taken-at", "7", "--out", text(&bundle), "--json"]]
+            .concat(),
+    );
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    assert_eq!(json(&made)["contents"].as_array().unwrap().len(), 4);
+    let at = ["--at", "1769509141", "--json"];
+    let apart = chrysalis(&[&["evidence", "verify"][..], &parts, &at].concat());
+    let together = chrysalis(&[&["evidence", "verify", "--bundle", text(&bundle)][..], &at].concat());
+    assert_eq!((apart.status.code(), together.status.code()), (Some(1), Some(1)), "{together:?}");
+    let (apart, together) = (json(&apart), json(&together));
+    assert_eq!(apart["checks"], together["checks"]);
+    assert_eq!(
+        (&together["bundle"]["taken_at"], &together["bundle"]["own_reference"]),
+        (&7.into(), &false.into())
+    );
+
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes.push(0);
+    std::fs::write(&bundle, bytes).unwrap();
+    let broken = chrysalis(&[&["evidence", "verify", "--bundle", text(&bundle)][..], &at].concat());
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(json(&broken)["error"].as_str().unwrap().contains("unexpected bytes"), "{broken:?}");
+}
+
+#[test]
+fn the_table_fits_one_screen_and_has_no_colour_off_a_terminal() {
+    let Some(vectors) = vectors() else { return };
+    let quote = vectors.join("quotes/cos113_v4.bin");
+    let collateral = vectors.join("collateral/fmspc_00806f050000_2026-01.json");
+    let args = ["evidence", "verify", "--quote", text(&quote), "--collateral", text(&collateral)];
+    let output = chrysalis(&[&args[..], &["--at", "1769509141"]].concat());
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("REFUSED: Intel TDX") && !table.contains('\x1b'), "{table}");
+    assert!(table.lines().count() <= 40 && table.lines().all(|line| line.chars().count() <= 120), "{table}");
+}

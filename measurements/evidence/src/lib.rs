@@ -15,6 +15,7 @@
 
 mod appraise;
 mod bound;
+mod bundle;
 mod bytes;
 mod cache;
 mod chain;
@@ -36,11 +37,12 @@ mod time;
 mod verdict;
 
 pub use appraise::{Appraised, Inputs, Refused, appraise, verify};
+pub use bundle::{Bundle, BundleError, BundlePart, Content, MAX_BUNDLE};
 pub use bytes::Hex;
 pub use cache::{Cache, CacheStats};
 pub use collateral::{Collateral, CollateralError, Document, MAX_COLLATERAL};
 pub use genuine::{PlatformId, genuine};
-pub use policy::{GpuFloors, INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
+pub use policy::{INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
 pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
 pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release, Rtmr3};
 pub use tcb::{Level, Tcb};

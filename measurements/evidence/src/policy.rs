@@ -18,9 +18,10 @@
 //! mrownerconfig = "hex"
 //! mrservicetd = "hex"
 //!
-//! [gpu]                                # floors of firmware; none when not given
-//! driver-min = "550.90.07"
-//! vbios-min = "96.00.74.00.1a"
+//! [gpu]                                # see [`GpuSettings`]
+//! count = 1
+//! driver_floor = "550.90.07"
+//! vbios_floor = "96.00.9F.00.01"
 //!
 //! [[releases]]                         # reference values, where none are given beside the policy
 //! name = "worker 0.1.0, 2 vCPU, 4 GiB"
@@ -33,9 +34,9 @@
 
 mod settings;
 
+use crate::gpu::GpuSettings;
 use crate::reference::Reference;
 use serde::Deserialize;
-pub use settings::GpuFloors;
 pub(crate) use settings::Settings;
 use sha2::{Digest, Sha256, Sha384};
 use x509_cert::der::{Decode, Encode};
@@ -231,8 +232,8 @@ impl Policy {
         self.settings.reference.as_ref()
     }
 
-    /// Floors of GPU firmware.
-    pub fn gpu(&self) -> &GpuFloors {
+    /// What is accepted of GPUs.
+    pub fn gpu(&self) -> &GpuSettings {
         &self.settings.gpu
     }
 

@@ -311,8 +311,19 @@ impl Verdict {
         let release = self.release.as_deref().unwrap_or("unknown");
         let until = self.expires().map_or_else(|| "unknown".into(), time::show);
         writeln!(out, "TCB {tcb}; release {release}; holds until {until}")?;
-        for check in &self.checks {
-            write_check(out, check, "", 17, colour)?;
+        // Neighbours that passed with the same words share a line: a whole verdict fits one screen.
+        let alike = |a: &Check, b: &Check| {
+            a.status == Status::Pass && b.status == Status::Pass && a.actual == b.actual
+        };
+        for group in self.checks.chunk_by(alike) {
+            match group {
+                [check] => write_check(out, check, "", 17, colour)?,
+                several => {
+                    let names: Vec<_> = several.iter().map(|check| check.name.as_str()).collect();
+                    let text = format!("{}: {}", several[0].actual, names.join(", "));
+                    writeln!(out, "pass  {:<17} {}", format!("{} checks", several.len()), short(&text, 84))?;
+                }
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Durations are whole days, since Intel dates TCB levels by the day.
 
 use super::{Platform, PolicyError, value};
+use crate::gpu::{GpuPolicy, GpuSettings};
 use crate::reference::{Reference, Release};
 use crate::td::{XFAM_DEFINED, XFAM_FIXED1, attributes};
 use dcap_qvl::TcbStatus;
@@ -28,18 +29,8 @@ pub(crate) struct Settings {
     pub(crate) mrowner: Digest384,
     pub(crate) mrownerconfig: Digest384,
     pub(crate) mrservicetd: Digest384,
-    pub(crate) gpu: GpuFloors,
+    pub(crate) gpu: GpuSettings,
     pub(crate) reference: Option<Reference>,
-}
-
-/// Lowest versions of a GPU's firmware that are accepted; none, any that the vendor's reference values vouch for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct GpuFloors {
-    /// Driver, numbers between dots.
-    pub driver_min: Option<String>,
-    /// VBIOS, hexadecimal numbers between dots.
-    pub vbios_min: Option<String>,
 }
 
 impl Default for Settings {
@@ -55,7 +46,7 @@ impl Default for Settings {
             mrowner: Digest384::ZERO,
             mrownerconfig: Digest384::ZERO,
             mrservicetd: Digest384::ZERO,
-            gpu: GpuFloors::default(),
+            gpu: GpuSettings::default(),
             reference: None,
         }
     }
@@ -72,7 +63,7 @@ pub(super) struct Text {
     #[serde(default)]
     td: TdText,
     #[serde(default)]
-    gpu: GpuFloors,
+    gpu: GpuSettings,
     #[serde(default)]
     releases: Vec<Release>,
 }
@@ -124,7 +115,7 @@ impl Settings {
             mrowner: td.mrowner.unwrap_or(strict.mrowner),
             mrownerconfig: td.mrownerconfig.unwrap_or(strict.mrownerconfig),
             mrservicetd: td.mrservicetd.unwrap_or(strict.mrservicetd),
-            gpu: text.gpu,
+            gpu: gpu(text.gpu)?,
             reference: (!releases.is_empty()).then(reference),
         })
     }
@@ -143,6 +134,12 @@ fn grace((status, days): (TcbStatus, u64)) -> Result<(TcbStatus, u64), PolicyErr
         return Err(value("tcb.grace", format!("{days} days"), &format!("at most {MAX_GRACE} days")));
     }
     Ok((status, days * DAY))
+}
+
+/// Floors and counts that could be met.
+fn gpu(settings: GpuSettings) -> Result<GpuSettings, PolicyError> {
+    let checked = GpuPolicy::production().with(settings);
+    checked.map(|policy| policy.settings).map_err(|e| value("gpu", e.to_string(), "settings that can be met"))
 }
 
 fn xfam(allowed: u64) -> Result<u64, PolicyError> {
@@ -195,11 +192,11 @@ mod tests {
     fn a_policy_may_bring_releases_and_gpu_floors() {
         let zeros = "0".repeat(96);
         let release = format!(
-            "[gpu]\ndriver-min = \"550.90.07\"\n[[releases]]\nname = \"r\"\nmrtd = \"{zeros}\"\nrtmr0 = \"{zeros}\"\nrtmr1 = \"{zeros}\"\nrtmr2 = \"{zeros}\""
+            "[gpu]\ndriver_floor = \"550.90.07\"\n[[releases]]\nname = \"r\"\nmrtd = \"{zeros}\"\nrtmr0 = \"{zeros}\"\nrtmr1 = \"{zeros}\"\nrtmr2 = \"{zeros}\""
         );
         let settings = read(&release).unwrap();
         assert_eq!(settings.reference.unwrap().releases[0].name, "r");
-        assert_eq!(settings.gpu.driver_min.as_deref(), Some("550.90.07"));
+        assert_eq!(settings.gpu.driver_floor.as_deref(), Some("550.90.07"));
         assert!(read("").unwrap().reference.is_none());
     }
 }
