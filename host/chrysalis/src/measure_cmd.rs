@@ -2,6 +2,7 @@
 
 mod captured;
 mod esp;
+mod explain;
 mod predict;
 
 use crate::eventlog;
@@ -27,6 +28,8 @@ pub enum Command {
     },
     /// Foretell every event and register of a machine, from artifacts and shape alone.
     Predict(predict::Args),
+    /// Say why a machine shows other registers than expected: which event differs, and which machine it is.
+    Explain(explain::Args),
     /// Parse a firmware event log (CCEL or TPM) and replay it.
     Eventlog {
         /// The log, as the kernel shows it.
@@ -58,6 +61,7 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
     match command {
         Command::Mrtd { firmware, vmm } => mrtd(&firmware, vmm, json),
         Command::Predict(args) => predict::run(&args, json),
+        Command::Explain(args) => explain::run(&args, json),
         Command::Eventlog { file } => eventlog::run(&file, json),
     }
 }

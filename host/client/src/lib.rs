@@ -22,6 +22,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
+use measure::wire::Evidence;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -55,10 +56,22 @@ impl Client {
     /// Connects to `address` (`HOST:PORT`) and appraises what is there at the time `at` (Unix seconds). Needs a tokio
     /// runtime, on which the connection keeps a task.
     pub async fn connect(address: &str, trust: &Trust, at: u64) -> Result<Client, ClientError> {
+        Self::connect_showing(address, trust, at, |_| ()).await
+    }
+
+    /// As [`connect`](Self::connect); `show` sees the evidence before it is appraised, also that of a peer who is then
+    /// refused.
+    pub async fn connect_showing(
+        address: &str,
+        trust: &Trust,
+        at: u64,
+        show: impl FnOnce(&Evidence),
+    ) -> Result<Client, ClientError> {
         let tcp = reach(address).await?;
         // Requests are written whole; waiting for more to send would only delay them.
         let _ = tcp.set_nodelay(true);
         let attested = ratls::connect(tcp, |evidence, report_data| {
+            show(evidence);
             evidence::appraise(evidence, &trust.collateral, &trust.policy, &trust.reference, report_data, at)
         });
         let attested = attested.await.map_err(|error| ClientError::from_connect(address, error))?;

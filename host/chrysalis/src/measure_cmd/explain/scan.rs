@@ -1,5 +1,6 @@
 //! Reads a folder of artifacts. What a file is, its content says; here is only decided how much of it is read.
 
+use crate::measure_cmd::esp;
 use anyhow::{Context, Result, bail};
 use measure::explain::File;
 use std::fs;
@@ -38,7 +39,12 @@ pub fn files(folder: &Path) -> Result<Vec<Content>> {
         let bytes = contents(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let below = path.strip_prefix(folder).unwrap_or(&path);
         let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        out.push(Content { path: parts.join("/"), bytes });
+        let below = parts.join("/");
+        // What a disk boots is an artifact too; a disk without it is still a disk.
+        if let (true, Ok(image)) = (is_disk(&bytes), esp::boot_file(&path)) {
+            out.push(Content { path: format!("{below}/EFI/BOOT/BOOTX64.EFI"), bytes: image });
+        }
+        out.push(Content { path: below, bytes });
     }
     Ok(out)
 }
@@ -75,7 +81,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     let mut bytes = Vec::new();
     file.by_ref().take(SNIFF).read_to_end(&mut bytes)?;
-    let disk = bytes.get(512..520) == Some(b"EFI PART");
+    let disk = is_disk(&bytes);
     let artifact = bytes.starts_with(b"MZ") || is_archive(&bytes) || bytes.get(40..44) == Some(b"_FVH");
     let most = match (disk, artifact) {
         (true, _) => DISK_HEAD,
@@ -85,6 +91,10 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     };
     file.take(most.saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn is_disk(bytes: &[u8]) -> bool {
+    bytes.get(512..520) == Some(b"EFI PART")
 }
 
 /// Begins like an initrd.
