@@ -7,7 +7,7 @@ use evidence::{CheckName, Reference, Verdict};
 use launcher::Guest;
 use launcher::foretell::Foretold;
 use protocol::evidence::Evidence;
-use protocol::runtime::{Extension, RuntimeRecord};
+use protocol::runtime::{self, Extension, RuntimeEvent, RuntimeRecord};
 use protocol::{AttestError, Attester};
 use std::sync::{Arc, OnceLock};
 
@@ -78,6 +78,28 @@ fn the_guests_own_events_are_sealed_in_rtmr3() {
     let verdict = client.appraised().verdict();
     assert_eq!(verdict.registers.unwrap().rtmr[3], record.log.rtmr3());
     assert_eq!(verdict.check(CheckName::RuntimeEvents).unwrap().status, evidence::Status::Pass, "{verdict}");
+}
+
+#[test]
+fn a_changed_runtime_log_of_a_real_boot_is_refused() {
+    let s = serving();
+    let trust = s.stage.trust("demo", s.reference.clone()).unwrap();
+    let good = evidence_of(&s.guest.endpoint(), &trust, now()).unwrap();
+    let report_data = evidence::Quote::parse(&good.quote).unwrap().td.report_data.0;
+    let events = RuntimeRecord::from_bytes(&good.runtime).unwrap().log.events().to_vec();
+    let appraise = |events: &[RuntimeEvent], extension| {
+        let evidence = Evidence { runtime: runtime::encode(extension, events), ..good.clone() };
+        evidence::appraise(&evidence, &trust.collateral, &trust.policy, &trust.reference, &report_data, now())
+    };
+    assert!(appraise(&events, Extension::Extended).is_ok());
+    let without_model = [&events[..1], &events[2..]].concat();
+    let late = [&events[..], &[RuntimeEvent::Sealed]].concat();
+    for changed in [&without_model[..], &events[..events.len() - 1], &late] {
+        let refused = appraise(changed, Extension::Extended).expect_err("a changed log");
+        assert_eq!(failed(refused.verdict()), [CheckName::RuntimeEvents], "{refused}");
+    }
+    let refused = appraise(&events, Extension::NotExtended).expect_err("a guest that denies its extends");
+    assert_eq!(failed(refused.verdict()), [CheckName::RuntimeEvents], "{refused}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn begins(event: &RuntimeEvent, td: &TdReport) -> bool {
 
 fn register(td: &TdReport, wanted: &Digest384, about: &str) -> Result<String, String> {
     if td.rtmr3 == *wanted {
-        return Ok(format!("RTMR3 {}; {about}", brief(wanted)));
+        return Ok(format!("{about}; RTMR3 {}", brief(wanted)));
     }
     Err(format!("RTMR3 should be {}, quoted {}; {about}", brief(wanted), brief(&td.rtmr3)))
 }

@@ -305,14 +305,7 @@ pub enum Open {}
 pub enum Sealed {}
 
 /// The events of one boot, in order. `RuntimeLog<Open>` grows, [`RuntimeLog::seal`] makes it a `RuntimeLog<Sealed>`,
-/// which nothing can be appended to.
-///
-/// ```compile_fail,E0599
-/// use measure::runtime::{Open, RuntimeLog, Sealed};
-/// fn late(mut log: RuntimeLog<Sealed>) {
-///     let _ = log.model("m", [0; 32]);
-/// }
-/// ```
+/// which nothing can be appended to: what appends is there for `RuntimeLog<Open>` alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeLog<S> {
     events: Vec<RuntimeEvent>,
