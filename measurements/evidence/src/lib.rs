@@ -7,11 +7,12 @@
 //! policy -----> td_checks
 //! reference --> bound, log, runtime (configuration, registers, event log, the guest's own events, report data)
 //!                        \--> verdict --> Appraised, or Refused
+//! gpu          (reports, certificates, manifests of NVIDIA GPUs) --> AppraisedGpus, or RefusedGpus
 //! ```
 //! Pure: no I/O, no clock; time and collateral are passed in. Hostile bytes are bounded before they are parsed.
 //!
 //! Deliberately absent: any way to relax the appraisal from outside the policy, and any way to an [`Appraised`] but
-//! [`appraise`]. Evidence of GPUs is not appraised yet.
+//! [`appraise`], or to a [`gpu::AppraisedGpus`] but [`gpu::appraise_gpus`].
 
 mod appraise;
 mod bound;

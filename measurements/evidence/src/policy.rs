@@ -18,10 +18,12 @@
 //! mrownerconfig = "hex"
 //! mrservicetd = "hex"
 //!
-//! [gpu]                                # see [`GpuSettings`]
-//! count = 1
-//! driver_floor = "550.90.07"
-//! vbios_floor = "96.00.9F.00.01"
+//! [gpu]
+//! count = 1                            # GPUs of the machine
+//! modes = ["spt", "mpt", "ppcie"]      # the last needs the evidence of every NVSwitch
+//! models = ["GH100"]                   # empty: every chip that is known
+//! driver-min = "550.90.07"             # floors of firmware; none when not given
+//! vbios-min = "96.00.74.00.1a"
 //!
 //! [[releases]]                         # reference values, where none are given beside the policy
 //! name = "worker 0.1.0, 2 vCPU, 4 GiB"
@@ -232,7 +234,7 @@ impl Policy {
         self.settings.reference.as_ref()
     }
 
-    /// What is accepted of GPUs.
+    /// What is accepted of GPUs; their roots are NVIDIA's, or named beside the policy of a simulation.
     pub fn gpu(&self) -> &GpuSettings {
         &self.settings.gpu
     }

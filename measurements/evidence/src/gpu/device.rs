@@ -274,8 +274,8 @@ impl Device<'_> {
     fn floor(&mut self, report: &Report) {
         let settings = &self.context.inputs.policy.settings;
         let kinds = [
-            ("driver", &settings.driver_floor, &report.opaque.driver_version, 10),
-            ("VBIOS", &settings.vbios_floor, &report.opaque.vbios_version, 16),
+            ("driver", &settings.driver_min, &report.opaque.driver_version, 10),
+            ("VBIOS", &settings.vbios_min, &report.opaque.vbios_version, 16),
         ];
         let is_switch = self.facts.kind == Some(DeviceKind::Switch);
         let mut faults = Vec::new();
@@ -376,7 +376,7 @@ fn device_info(names: &[u8]) -> Option<(String, String)> {
 }
 
 /// What a chip is, if its reports are known.
-fn generation(model: &str) -> (Option<DeviceKind>, Option<Architecture>) {
+pub(crate) fn generation(model: &str) -> (Option<DeviceKind>, Option<Architecture>) {
     let named = |prefix: &str| {
         model
             .strip_prefix(prefix)

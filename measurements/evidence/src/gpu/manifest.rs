@@ -1,6 +1,7 @@
 //! The manifests at hand, each read and verified once, whatever the number of devices.
 
 use super::appraise::GpuInputs;
+use super::device::generation;
 use super::error::GpuError;
 use super::rim::Rim;
 
@@ -38,7 +39,7 @@ impl Manifests {
         Manifests { driver: read(inputs.driver_rims), vbios: read(inputs.vbios_rims) }
     }
 
-    /// The manifest of this version and chip, or else the first one: then its version tells.
+    /// The manifest of this version and generation of chips, or else the first one: then its version tells.
     pub(crate) fn of(
         &self,
         what: Firmware,
@@ -46,11 +47,8 @@ impl Manifests {
         model: &str,
     ) -> Option<&Result<Manifest, GpuError>> {
         let all = if what == Firmware::Driver { &self.driver } else { &self.vbios };
-        let fits = |found: &&Result<Manifest, GpuError>| {
-            found
-                .as_ref()
-                .is_ok_and(|m| m.rim.version.eq_ignore_ascii_case(version) && m.rim.product == model)
-        };
+        let fits =
+            |found: &&Result<Manifest, GpuError>| found.as_ref().is_ok_and(|m| m.is_of(version, model));
         all.iter().find(fits).or(all.first())
     }
 
@@ -61,6 +59,12 @@ impl Manifests {
 }
 
 impl Manifest {
+    /// NVIDIA publishes one driver manifest for all chips of a generation, so that their numbers may differ.
+    pub(crate) fn is_of(&self, version: &str, model: &str) -> bool {
+        let Rim { version: own, product, .. } = &self.rim;
+        own.eq_ignore_ascii_case(version) && (product == model || same_generation(product, model))
+    }
+
     fn read(bytes: &[u8], inputs: &GpuInputs<'_>) -> Result<Self, GpuError> {
         let rim = Rim::parse(bytes)?;
         let root = rim
@@ -72,4 +76,9 @@ impl Manifest {
         let (_, until) = rim.chain().window();
         Ok(Manifest { rim, fault, stale, until })
     }
+}
+
+fn same_generation(one: &str, other: &str) -> bool {
+    let (_, one) = generation(one);
+    one.is_some() && one == generation(other).1
 }

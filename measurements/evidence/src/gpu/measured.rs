@@ -86,7 +86,7 @@ fn one(device: &mut Device<'_>, report: &Report, names: &Names, claimed: &mut BT
     validity(device, manifest, names);
     let expected = format!("{} {version} of {model}", names.word);
     let words = format!("{} {} of {}", names.word, manifest.rim.version, manifest.rim.product);
-    let good = manifest.rim.version.eq_ignore_ascii_case(&version) && manifest.rim.product == model;
+    let good = manifest.is_of(&version, &model);
     device.judge(names.version, good, &expected, &words, "report");
     if !good {
         return None;

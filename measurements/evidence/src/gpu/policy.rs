@@ -34,7 +34,7 @@ pub struct GpuPolicy {
 
 /// The part of a policy that is data; every field may be left out, and the defaults are strict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct GpuSettings {
     /// How many GPUs there are.
     pub count: usize,
@@ -43,9 +43,9 @@ pub struct GpuSettings {
     /// Chips that are accepted, as in `GH100`; none means every one that is known.
     pub models: Vec<String>,
     /// Oldest driver, as in `550.90.07`.
-    pub driver_floor: Option<String>,
+    pub driver_min: Option<String>,
     /// Oldest VBIOS, as in `96.00.9F.00.01`.
-    pub vbios_floor: Option<String>,
+    pub vbios_min: Option<String>,
 }
 
 impl Default for GpuSettings {
@@ -54,9 +54,30 @@ impl Default for GpuSettings {
             count: 1,
             modes: vec![Mode::Spt, Mode::Mpt, Mode::Ppcie],
             models: Vec::new(),
-            driver_floor: None,
-            vbios_floor: None,
+            driver_min: None,
+            vbios_min: None,
         }
+    }
+}
+
+impl GpuSettings {
+    /// Refuses what can never be met.
+    pub fn check(&self) -> Result<(), GpuPolicyError> {
+        let value = |field, found: String, expected| Err(GpuPolicyError::Value { field, found, expected });
+        if self.count == 0 || self.count > MAX_DEVICES {
+            return value("gpu.count", self.count.to_string(), "1 to 64");
+        }
+        if self.modes.is_empty() {
+            return value("gpu.modes", "empty".into(), "at least one mode");
+        }
+        for (field, floor, radix) in
+            [("gpu.driver-min", &self.driver_min, 10), ("gpu.vbios-min", &self.vbios_min, 16)]
+        {
+            if let Some(floor) = floor.as_ref().filter(|floor| version(floor, radix).is_none()) {
+                return value(field, floor.clone(), "numbers with dots between them");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -109,20 +130,7 @@ impl GpuPolicy {
 
     /// The same with other settings.
     pub fn with(mut self, settings: GpuSettings) -> Result<Self, GpuPolicyError> {
-        let value = |field, found: String, expected| Err(GpuPolicyError::Value { field, found, expected });
-        if settings.count == 0 || settings.count > MAX_DEVICES {
-            return value("count", settings.count.to_string(), "1 to 64");
-        }
-        if settings.modes.is_empty() {
-            return value("modes", "empty".into(), "at least one mode");
-        }
-        for (field, floor, radix) in
-            [("driver_floor", &settings.driver_floor, 10), ("vbios_floor", &settings.vbios_floor, 16)]
-        {
-            if let Some(floor) = floor.as_ref().filter(|floor| version(floor, radix).is_none()) {
-                return value(field, floor.clone(), "numbers with dots between them");
-            }
-        }
+        settings.check()?;
         self.settings = settings;
         Ok(self)
     }
@@ -176,8 +184,8 @@ mod tests {
         let refuse = |settings: GpuSettings| GpuPolicy::production().with(settings).unwrap_err().to_string();
         assert!(refuse(GpuSettings { count: 0, ..Default::default() }).contains("count is 0"));
         assert!(refuse(GpuSettings { modes: vec![], ..Default::default() }).contains("at least one mode"));
-        let floor = GpuSettings { driver_floor: Some("newest".into()), ..Default::default() };
-        assert!(refuse(floor).contains("driver_floor is newest"));
+        let floor = GpuSettings { driver_min: Some("newest".into()), ..Default::default() };
+        assert!(refuse(floor).contains("driver-min is newest"));
     }
 
     #[test]

@@ -24,9 +24,10 @@ pub(crate) const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("
 const EC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-/// Critical extensions that are understood: basic constraints, key usage, extended key usage, and TCG DICE's.
-const UNDERSTOOD: [&str; 5] =
-    ["2.5.29.19", "2.5.29.15", "2.5.29.37", super::dice::TCB_INFO, super::dice::TCB_INFO_1];
+/// Critical extensions that are understood: basic constraints, key usage, extended key usage, and of TCG DICE the firmware's
+/// identity and the device's, which only names it (UEID).
+const UNDERSTOOD: [&str; 6] =
+    ["2.5.29.19", "2.5.29.15", "2.5.29.37", super::dice::TCB_INFO, super::dice::TCB_INFO_1, "2.23.133.5.4.4"];
 /// 9999-12-31T23:59:59Z, Unix seconds.
 const NO_END: u64 = 253_402_300_799;
 

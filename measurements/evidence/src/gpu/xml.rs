@@ -328,23 +328,23 @@ mod tests {
         Element::canonical_inner(&[&root])
     }
 
-    /// Expected forms as xmllint --c14n11 (libxml2 2.12) writes them.
+    /// Expected forms as libxml2 2.14 writes them (through lxml 6.1, canonical XML 1.0).
     #[test]
     fn canonical_form_sorts_and_closes() {
         let cases = [
             ("<?xml version=\"1.0\"?>\n<a  c='1'   b=\"2\"/>\n", "<a b=\"2\" c=\"1\"></a>"),
             (
-                "<a xmlns:z=\"u:z\" xmlns=\"u\" z:q=\"1\" b=\"2\"/>",
-                "<a xmlns=\"u\" xmlns:z=\"u:z\" b=\"2\" z:q=\"1\"></a>",
+                "<a xmlns:z=\"urn:z\" xmlns=\"urn:u\" z:q=\"1\" b=\"2\"/>",
+                "<a xmlns=\"urn:u\" xmlns:z=\"urn:z\" b=\"2\" z:q=\"1\"></a>",
             ),
             (
-                "<a xmlns:x=\"u:2\" xmlns:y=\"u:1\" x:k=\"1\" y:k=\"2\"/>",
-                "<a xmlns:x=\"u:2\" xmlns:y=\"u:1\" y:k=\"2\" x:k=\"1\"></a>",
+                "<a xmlns:x=\"urn:2\" xmlns:y=\"urn:1\" x:k=\"1\" y:k=\"2\"/>",
+                "<a xmlns:x=\"urn:2\" xmlns:y=\"urn:1\" y:k=\"2\" x:k=\"1\"></a>",
             ),
-            ("<a xmlns=\"u\"><b xmlns=\"u\">x > y</b></a>", "<a xmlns=\"u\"><b>x &gt; y</b></a>"),
+            ("<a xmlns=\"urn:u\"><b xmlns=\"urn:u\">x > y</b></a>", "<a xmlns=\"urn:u\"><b>x &gt; y</b></a>"),
             (
-                "<a xmlns=\"u\"><b xmlns=\"v\"><c/></b><d/></a>",
-                "<a xmlns=\"u\"><b xmlns=\"v\"><c></c></b><d></d></a>",
+                "<a xmlns=\"urn:u\"><b xmlns=\"urn:v\"><c/></b><d/></a>",
+                "<a xmlns=\"urn:u\"><b xmlns=\"urn:v\"><c></c></b><d></d></a>",
             ),
             ("<a k='say \"hi\"'/>", "<a k=\"say &quot;hi&quot;\"></a>"),
         ];
@@ -355,11 +355,13 @@ mod tests {
 
     #[test]
     fn an_inner_element_brings_the_scope_that_it_stands_in() {
-        let root = Element::parse("<a xmlns=\"u\" xmlns:n=\"v\"><n:b xmlns:d=\"w\"><d:c k=\"1\"/></n:b></a>")
-            .unwrap();
-        let b = root.only("v", "b").unwrap();
-        let c = b.only("w", "c").unwrap();
-        let expected = "<d:c xmlns=\"u\" xmlns:d=\"w\" xmlns:n=\"v\" k=\"1\"></d:c>";
+        let root = Element::parse(
+            "<a xmlns=\"urn:u\" xmlns:n=\"urn:v\"><n:b xmlns:d=\"urn:w\"><d:c k=\"1\"/></n:b></a>",
+        )
+        .unwrap();
+        let b = root.only("urn:v", "b").unwrap();
+        let c = b.only("urn:w", "c").unwrap();
+        let expected = "<d:c xmlns=\"urn:u\" xmlns:d=\"urn:w\" xmlns:n=\"urn:v\" k=\"1\"></d:c>";
         assert_eq!(Element::canonical_inner(&[&root, b, c]), expected);
     }
 
@@ -376,7 +378,7 @@ mod tests {
             ("<a xml:id=\"1\"/>", "the name `xml:id`"),
             ("<a b:c=\"1\"/>", "undeclared prefix"),
             ("<a k=\"1\" k=\"2\"/>", "offset 0"),
-            ("<a xmlns:x=\"u\" xmlns:y=\"u\" x:k=\"1\" y:k=\"2\"/>", "stands twice"),
+            ("<a xmlns:x=\"urn:u\" xmlns:y=\"urn:u\" x:k=\"1\" y:k=\"2\"/>", "stands twice"),
             ("<a></b>", "offset 3"),
             ("<a/><b/>", "second element"),
             ("<a/>x", "outside"),

@@ -192,11 +192,11 @@ mod tests {
     fn a_policy_may_bring_releases_and_gpu_floors() {
         let zeros = "0".repeat(96);
         let release = format!(
-            "[gpu]\ndriver_floor = \"550.90.07\"\n[[releases]]\nname = \"r\"\nmrtd = \"{zeros}\"\nrtmr0 = \"{zeros}\"\nrtmr1 = \"{zeros}\"\nrtmr2 = \"{zeros}\""
+            "[gpu]\ndriver-min = \"550.90.07\"\n[[releases]]\nname = \"r\"\nmrtd = \"{zeros}\"\nrtmr0 = \"{zeros}\"\nrtmr1 = \"{zeros}\"\nrtmr2 = \"{zeros}\""
         );
         let settings = read(&release).unwrap();
         assert_eq!(settings.reference.unwrap().releases[0].name, "r");
-        assert_eq!(settings.gpu.driver_floor.as_deref(), Some("550.90.07"));
+        assert_eq!(settings.gpu.driver_min.as_deref(), Some("550.90.07"));
         assert!(read("").unwrap().reference.is_none());
     }
 }
