@@ -3,6 +3,7 @@
 mod boot;
 mod evidence;
 mod firmware;
+mod gpu;
 mod wire;
 
 use crate::Target;
@@ -23,6 +24,11 @@ pub const TARGETS: &[Target] = &[
     evidence::POLICY,
     evidence::REFERENCE,
     evidence::VERDICT,
+    gpu::REPORT,
+    gpu::CHAIN,
+    gpu::ENVELOPE,
+    gpu::RIM,
+    gpu::OCSP,
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,
