@@ -59,9 +59,11 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let reference = write_prediction(&foretold, &settings)?;
     let (events, millis) = (foretold.prediction.events.len(), foretold.took.as_millis());
     eprintln!("  foretold {events} events in {millis} ms, before the machine starts:");
-    for register in measure::Register::ALL {
+    let [before_the_kernel @ .., rtmr3] = measure::Register::ALL;
+    for register in before_the_kernel {
         eprintln!("    {register:<6} {}", foretold.registers.get(register));
     }
+    eprintln!("    {rtmr3:<6} the fold of the guest's own events, which it shows with its evidence");
     let commands = tools.clone();
     let guest =
         launcher::launch(&settings, move |name| commands.command(name), move |event| show(event, json))?;
