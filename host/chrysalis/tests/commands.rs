@@ -145,3 +145,64 @@ fn the_table_fits_one_screen_and_has_no_colour_off_a_terminal() {
     assert!(table.starts_with("REFUSED: Intel TDX") && !table.contains('\x1b'), "{table}");
     assert!(table.lines().count() <= 40 && table.lines().all(|line| line.chars().count() <= 120), "{table}");
 }
+
+/// Firmware that is none, a shape, and these options; what is refused is refused before the firmware is looked at.
+fn refused_prediction(options: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let (shape, file) = (dir.path().join("shape.toml"), dir.path().join("file"));
+    std::fs::write(&shape, "schema = 1\nvcpus = 2\nmemory_mib = 2048\n").unwrap();
+    std::fs::write(&file, [0; 64]).unwrap();
+    let options = options.iter().map(|o| if *o == "FILE" { text(&file) } else { o });
+    let args = ["measure", "predict", "--firmware", text(&file), "--shape", text(&shape)];
+    let output = chrysalis(&args.into_iter().chain(options).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused_by_name() {
+    for (options, words) in [
+        (&["--uki", "FILE", "--kernel", "FILE"][..], "'--uki <UKI>' cannot be used with '--kernel <KERNEL>'"),
+        (&["--disk", "FILE", "--kernel", "FILE"], "'--disk <DISK>' cannot be used with '--kernel <KERNEL>'"),
+        (&["--initrd", "FILE"], "--kernel <KERNEL>"),
+        (&["--cmdline", "quiet"], "--kernel <KERNEL>"),
+        (&["--boot", "disk"], "--boot disk: give the raw disk with --disk"),
+        (&["--boot", "direct", "--disk", "FILE"], "--disk: a direct boot doesn't read it"),
+        (&["--boot", "disk", "--kernel", "FILE"], "--boot disk: give the raw disk"),
+        (&["--platform", "emulated", "--acpi", "FILE"], "--acpi: the emulated platform"),
+        (&["--platform", "emulated", "--separator", "rtmr0"], "--separator: the emulated platform"),
+        (&["--vars", "FILE"], "--vars: a TDX firmware image carries its own"),
+        (&["--disk", "FILE"], "disk at offset 0x200"),
+        (&["--kernel", "FILE", "--cmdline", "@no-such-file"], "cannot read no-such-file"),
+    ] {
+        let said = refused_prediction(options);
+        assert!(said.contains(words), "{options:?}: {said}");
+    }
+}
+
+#[test]
+fn an_option_of_another_machine_changes_only_its_register() {
+    let Some(vectors) = vectors() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let shape = dir.path().join("shape.toml");
+    std::fs::write(&shape, "schema = 1\nvcpus = 8\nmemory_mib = 16384\n").unwrap();
+    let firmware = vectors.join("firmware/OVMF_2025.02-3ubuntu2.fd");
+    let tables = vectors.join("acpi/runtime_capture_8vcpu_16g/acpi_tables.bin");
+    let known = std::fs::read(vectors.join("acpi/runtime_capture_8vcpu_16g/expected.json")).unwrap();
+    let known: Value = serde_json::from_slice(&known).unwrap();
+    let acpi = dir.path().join("acpi");
+    std::fs::create_dir(&acpi).unwrap();
+    std::fs::copy(tables, acpi.join("acpi_tables.bin")).unwrap();
+    let args = ["measure", "predict", "--firmware", text(&firmware), "--shape", text(&shape)];
+    let rtmr0 =
+        || json(&chrysalis(&[&args[..], &["--acpi", text(&acpi), "--json"]].concat()))["rtmr0"].clone();
+    // The one option of a direct boot, as a TD of this firmware has it.
+    std::fs::write(acpi.join("BootOrder.bin"), [0, 0]).unwrap();
+    assert_eq!(rtmr0(), known["rtmr0"]);
+    std::fs::write(acpi.join("BootOrder.bin"), [1, 0]).unwrap();
+    assert_eq!(rtmr0(), Value::Null, "an option that nobody captured");
+    std::fs::write(acpi.join("BootOrder.bin"), [1]).unwrap();
+    let output = chrysalis(&[&args[..], &["--acpi", text(&acpi)]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("BootOrder of 1 bytes"), "{output:?}");
+}
