@@ -2,7 +2,9 @@
 
 use crate::input::read;
 use crate::output::{Outcome, facts};
+use crate::trust;
 use anyhow::{Context, Result, bail, ensure};
+use evidence::Platform;
 use evidence::gpu::{
     DeviceEvidence, GpuInputs, GpuPolicy, GpuSettings, OcspResponse, Rim, read_rim, verify_gpus,
 };
@@ -33,9 +35,12 @@ pub struct Args {
     /// OCSP response (DER) about certificates of devices and manifests.
     #[arg(long)]
     ocsp: Vec<PathBuf>,
-    /// How many GPUs the machine has.
-    #[arg(long, default_value_t = 1)]
-    count: usize,
+    /// Appraisal policy (TOML), of which `[gpu]` counts; one GPU and no floors if absent.
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// How many GPUs the machine has, whatever the policy says.
+    #[arg(long)]
+    count: Option<usize>,
 }
 
 /// Appraises, and prints every check.
@@ -45,8 +50,7 @@ pub fn run(args: &Args, json: bool) -> Result<Outcome> {
     let rims = |paths: &[PathBuf]| paths.iter().map(|path| rim(path)).collect::<Result<Vec<_>>>();
     let (driver_rims, vbios_rims) = (rims(&args.driver_rim)?, rims(&args.vbios_rim)?);
     let ocsp = args.ocsp.iter().map(|path| response(path)).collect::<Result<Vec<_>>>()?;
-    let settings = GpuSettings { count: args.count, ..GpuSettings::default() };
-    let policy = GpuPolicy::production().with(settings).context("--count")?;
+    let policy = policy(args)?;
     let verdict = verify_gpus(&GpuInputs {
         devices: &devices,
         nonce: nonce.as_ref(),
@@ -82,6 +86,21 @@ fn devices(args: &Args) -> Result<Vec<DeviceEvidence>> {
         device.check().with_context(|| format!("{}: device {number}", paths.join(", ")))?;
     }
     Ok(out)
+}
+
+/// Always NVIDIA's roots: a simulated GPU has none that a command takes.
+fn policy(args: &Args) -> Result<GpuPolicy> {
+    let mut settings = match &args.policy {
+        None => GpuSettings::default(),
+        Some(path) => {
+            let policy = trust::policy(path)?;
+            let simulated = policy.platform() == Platform::Simulated;
+            ensure!(!simulated, "{}: a simulated platform's policy knows no roots of GPUs", path.display());
+            policy.gpu().clone()
+        }
+    };
+    settings.count = args.count.unwrap_or(settings.count);
+    Ok(GpuPolicy::production().with(settings)?)
 }
 
 fn nonce(text: &str) -> Result<[u8; 32]> {
