@@ -90,6 +90,20 @@ fn what_was_not_given_is_skipped_and_never_appraised() {
 }
 
 #[test]
+fn a_good_answer_never_outweighs_a_revocation_and_a_fresh_one_outweighs_a_stale_one() {
+    let good = GpuMachine::Hopper(1).case().unwrap();
+    for fault in [GpuFault::RevokedRimSigner, GpuFault::StaleOcsp] {
+        let bad = fault.case().unwrap().ocsp;
+        for ocsp in [[good.ocsp.clone(), bad.clone()].concat(), [bad, good.ocsp.clone()].concat()] {
+            let verdict = verdict(&GpuCase { ocsp, ..good.clone() });
+            let expected: &[GpuCheckName] =
+                if fault == GpuFault::StaleOcsp { &[] } else { &[GpuCheckName::Revocation] };
+            assert_eq!(failed(&verdict), expected, "{fault:?}: {verdict}");
+        }
+    }
+}
+
+#[test]
 fn no_device_at_all_is_refused() {
     let mut case = GpuMachine::Hopper(1).case().unwrap();
     case.devices.clear();

@@ -30,7 +30,7 @@ pub struct GpuInputs<'a> {
     pub driver_rims: &'a [Vec<u8>],
     /// Manifests of VBIOSes, raw, those of NVSwitches too.
     pub vbios_rims: &'a [Vec<u8>],
-    /// OCSP responses, DER; the first that speaks of a certificate counts.
+    /// OCSP responses, DER. Of several about one certificate, one that says revoked counts, else one that is good.
     pub ocsp: &'a [Vec<u8>],
     /// What the driver says of the machine, where the verifier runs on it.
     pub system: Option<SystemState>,

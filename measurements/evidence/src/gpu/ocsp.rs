@@ -58,6 +58,17 @@ enum CertStatus {
     Unknown,
 }
 
+/// What a response is worth for one certificate, in the order in which several of them count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Answer {
+    /// It is revoked: nothing outweighs that.
+    Revoked(String),
+    /// It is good until then.
+    Good(u64),
+    /// It tells nothing, for this reason.
+    Useless(String),
+}
+
 impl OcspResponse {
     /// Reads the DER of a response.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Self, GpuError> {
@@ -70,15 +81,10 @@ impl OcspResponse {
         read_basic(basic).map_err(bad)
     }
 
-    /// What it says of a certificate of this issuer, if anything: until when it is good, or why it is not.
-    pub(crate) fn about(
-        &self,
-        cert: &Cert,
-        issuer: &Cert,
-        at: u64,
-    ) -> Option<std::result::Result<u64, String>> {
+    /// What it says of a certificate of this issuer, if anything.
+    pub(crate) fn about(&self, cert: &Cert, issuer: &Cert, at: u64) -> Option<Answer> {
         let single = self.singles.iter().find(|single| single.names(cert, issuer))?;
-        Some(self.signed_by(issuer, at).and_then(|()| single.judge(at)))
+        Some(self.signed_by(issuer, at).map_or_else(Answer::Useless, |()| single.judge(at)))
     }
 
     fn signed_by(&self, issuer: &Cert, at: u64) -> std::result::Result<(), String> {
@@ -118,21 +124,20 @@ impl Single {
             && self.issuer_key == hash(&issuer.key)
     }
 
-    fn judge(&self, at: u64) -> std::result::Result<u64, String> {
+    fn judge(&self, at: u64) -> Answer {
         let show = crate::time::show;
-        match self.status {
-            CertStatus::Revoked { at, reason } => {
+        match (self.status, self.until) {
+            (CertStatus::Revoked { at, reason }, _) => {
                 let reason = reason.map_or_else(|| "no reason given".into(), |r| format!("reason {r}"));
-                return Err(format!("revoked {}, {reason} (RFC 5280, 5.3.1)", show(at)));
+                Answer::Revoked(format!("revoked {}, {reason} (RFC 5280, 5.3.1)", show(at)))
             }
-            CertStatus::Unknown => return Err("unknown to the responder".into()),
-            CertStatus::Good => {}
+            (CertStatus::Unknown, _) => Answer::Useless("unknown to the responder".into()),
+            (CertStatus::Good, None) => Answer::Useless("good, without an end: it can't be cached".into()),
+            (CertStatus::Good, Some(until)) if self.from <= at && at <= until => Answer::Good(until),
+            (CertStatus::Good, Some(until)) => {
+                Answer::Useless(format!("good only from {} until {}", show(self.from), show(until)))
+            }
         }
-        let Some(until) = self.until else { return Err("good, without an end: it can't be cached".into()) };
-        if at < self.from || at > until {
-            return Err(format!("good only from {} until {}", show(self.from), show(until)));
-        }
-        Ok(until)
     }
 }
 

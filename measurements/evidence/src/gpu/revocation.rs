@@ -1,7 +1,7 @@
 //! No certificate of the device or of its manifests is revoked.
 
 use super::device::Device;
-use super::ocsp::OcspResponse;
+use super::ocsp::{Answer, OcspResponse};
 use super::verdict::{GpuCheckName, NOT_VALIDATED};
 use super::x509::{Cert, Chain};
 
@@ -25,9 +25,12 @@ pub(crate) fn check(device: &mut Device<'_>, chain: &Chain) {
     let mut until: Option<u64> = None;
     let readable: Vec<&OcspResponse> = context.responses.iter().filter_map(|r| r.as_ref().ok()).collect();
     for (cert, issuer) in &pairs {
-        match readable.iter().find_map(|response| response.about(cert, issuer, context.inputs.at)) {
-            Some(Ok(end)) => until = Some(until.map_or(end, |until| until.min(end))),
-            Some(Err(why)) => faults.push(format!("{}: {why}", cert.subject())),
+        let answers = readable.iter().filter_map(|response| response.about(cert, issuer, context.inputs.at));
+        match answers.min() {
+            Some(Answer::Good(end)) => until = Some(until.map_or(end, |until| until.min(end))),
+            Some(Answer::Revoked(why) | Answer::Useless(why)) => {
+                faults.push(format!("{}: {why}", cert.subject()))
+            }
             None => faults.push(format!("{}: no answer about it", cert.subject())),
         }
     }

@@ -73,6 +73,8 @@ pub(crate) struct Machine {
     pub(crate) windows: Vec<(&'static str, u64, u64)>,
     /// Certificate of the description, and what the responder says of it.
     pub(crate) answer: Option<(&'static str, Answer)>,
+    /// Who answers about the signer of the driver's manifest.
+    pub(crate) responder: &'static str,
     /// When the responder's answers hold.
     pub(crate) answered: (u64, u64),
     pub(crate) settings: GpuSettings,
@@ -118,6 +120,7 @@ impl Machine {
             vbios_rims: vec![rim("96.00.9F.00.01", &VBIOS_INDICES)],
             windows: Vec::new(),
             answer: None,
+            responder: "ocsp",
             answered: (AT - DAY, AT + 6 * DAY),
             settings: GpuSettings { count, ..GpuSettings::default() },
             system: SystemState { cc: true, devtools: false, production: true },
@@ -187,7 +190,7 @@ impl Machine {
     fn responses(&self, pki: &Pki, devices: &[Device]) -> Result<Vec<Vec<u8>>, SimulatorError> {
         let mut out = Vec::new();
         let provisioner = pki.chain("device-provisioner");
-        let delegate = pki.chain("ocsp");
+        let delegate = pki.chain(self.responder);
         let about = |subject: &Entity, issuer: &Entity, signer: &Entity, answer| {
             response(subject, issuer, signer, answer, self.answered)
         };

@@ -114,6 +114,8 @@ faults! {
     StaleOcsp => Revocation,
     /// There is no answer about one of the certificates.
     MissingOcsp => Revocation,
+    /// An answer is signed by a certificate of the same issuer that is for something else.
+    UndelegatedResponder => Revocation,
     /// One bit of a response is flipped.
     ForgedOcsp => Revocation,
     /// One GPU of the machine does not answer.
@@ -208,6 +210,7 @@ impl GpuFault {
             GpuFault::RevokedDevice => machine.answer = Some(("device-provisioner", Answer::Revoked)),
             GpuFault::RevokedRimSigner => machine.answer = Some(("driver-signer", Answer::Revoked)),
             GpuFault::UnknownToResponder => machine.answer = Some(("vbios-signer", Answer::Unknown)),
+            GpuFault::UndelegatedResponder => machine.responder = "driver-signer",
             GpuFault::StaleOcsp => machine.answered = (AT - 8 * DAY, AT - DAY),
             _ => {}
         }
