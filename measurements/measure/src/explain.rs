@@ -21,6 +21,7 @@ mod fact;
 mod forward;
 mod known;
 mod machines;
+mod rebuilt;
 mod record;
 mod registers;
 mod report;
@@ -71,6 +72,7 @@ pub fn explain(
         seeds: &seeds,
         bounds,
         known,
+        artifacts,
     };
     finish(evidence, artifacts, &templates, explainer.registers())
 }

@@ -103,6 +103,11 @@ pub(super) fn compare_steps(expected: &[Step], found: &[Step]) -> Vec<EventRepor
                 report.found_text = None;
             }
             report.status = status(was.digest, is.digest);
+            if let (Event::LoadOptions, Some(from), Some(to)) =
+                (&is.event, &report.expected_text, &report.found_text)
+            {
+                report.words = if from == to { Vec::new() } else { words::diff(from, to) };
+            }
             report
         }
         Pair::Left(l) => missing(&expected[l]),

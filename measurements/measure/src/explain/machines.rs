@@ -45,6 +45,8 @@ pub(super) fn common_memory() -> Vec<u64> {
 /// Numbers of vCPUs that hosts sell.
 const COMMON_VCPUS: [u32; 24] =
     [1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 30, 32, 40, 48, 56, 64, 96, 128, 192, 256, 512];
+/// Amounts of memory that are tried with other devices where nothing is expected.
+const COMMON_GIB: [u64; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
 /// What a host keeps for itself, or a typing error adds, in MiB.
 const MEMORY_STEPS: [u64; 10] = [1, 2, 16, 64, 128, 256, 512, 1024, 2048, 4096];
 
@@ -89,31 +91,30 @@ fn change<T: Copy + Send + Sync + 'static>(
 
 /// Shapes of a ring around an expected shape, possible on the platform, without repetition.
 pub(super) fn ring(expected: Option<&Shape>, platform: Platform, ring: usize) -> Vec<Shape> {
-    let mut out = Vec::new();
-    let Some(from) = expected else {
-        // Nothing is expected: any size comes first, then devices.
-        for mib in common_memory() {
-            out.extend((1..=512).map(|vcpus| Shape::new(vcpus, mib)));
-        }
-        if ring == 1 {
-            let sizes = COMMON_VCPUS
-                .iter()
-                .flat_map(|v| [2, 4, 8, 16, 32, 64, 128, 256].map(|g| Shape::new(*v, g * 1024)));
-            out = sizes
-                .flat_map(|shape| around(&shape, 1))
-                .filter(|s| common_memory().contains(&s.memory_mib))
-                .collect();
-        } else if ring > 1 {
-            out.clear();
-        }
-        return distinct(out, platform);
-    };
-    match ring {
-        0 => out.push(from.clone()),
-        1 => out = around(from, 1),
-        _ => out = around(from, 2),
+    match (expected, ring) {
+        (None, ring) => anywhere(platform, ring),
+        (Some(from), 0) => distinct(vec![from.clone()], platform),
+        (Some(from), 1) => distinct(around(from, 1), platform),
+        (Some(from), _) => distinct(around(from, 2), platform),
     }
-    distinct(out, platform)
+}
+
+/// Where nothing is expected: any size comes first, then common sizes with other devices.
+fn anywhere(platform: Platform, ring: usize) -> Vec<Shape> {
+    let any = || common_memory().into_iter().flat_map(|mib| (1..=512).map(move |n| Shape::new(n, mib)));
+    let common = || COMMON_VCPUS.iter().flat_map(|n| COMMON_GIB.map(|gib| Shape::new(*n, gib * 1024)));
+    match ring {
+        0 => any().filter(|shape| shape.check(platform).is_ok()).collect(),
+        1 => {
+            let same_size = |a: &Shape, b: &Shape| (a.vcpus, a.memory_mib) == (b.vcpus, b.memory_mib);
+            let others = common().flat_map(|from| {
+                let near = around(&from, 1).into_iter();
+                near.filter(move |shape| same_size(shape, &from)).collect::<Vec<_>>()
+            });
+            distinct(others.collect(), platform)
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn around(from: &Shape, ring: usize) -> Vec<Shape> {

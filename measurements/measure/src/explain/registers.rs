@@ -9,7 +9,8 @@ use super::search;
 use super::template::{Expected, Step, Template, fold};
 use super::words;
 use crate::acpi;
-use crate::event::Event;
+use crate::event::{Event, Hashed};
+use crate::firmware::td_hob;
 use crate::register::{Digest384, Register};
 use crate::shape::{Platform, QemuVersion, Shape};
 use crate::uki::UkiSection;
@@ -32,6 +33,8 @@ pub(super) struct Match {
     pub(super) platform: Platform,
     /// Which captured ACPI files it has.
     pub(super) captured: Option<usize>,
+    /// The expected command line and the one that was found, where they differ.
+    pub(super) lines: Option<(String, String)>,
 }
 
 /// What came of a search.
@@ -64,6 +67,7 @@ pub(super) fn matched(template: &Template, facts: Vec<Fact>, shape: Option<Shape
         value: template.value,
         platform: template.platform,
         captured: None,
+        lines: None,
     }
 }
 
@@ -186,12 +190,19 @@ impl MachineSearch<'_> {
     }
 
     /// The list of a candidate, with the digests that its machine gives.
-    fn steps(&self, candidate: &Candidate, tables: &Tables) -> Vec<Step> {
-        let steps = self.templates[candidate.template].events.iter();
+    fn steps(&self, candidate: &Candidate, tables: &Tables, shape: &Shape) -> Vec<Step> {
+        let template = &self.templates[candidate.template];
+        let list = td_hob::td_hob(&template.sections, shape);
+        let hashed = |step: &Step| match (&step.event, &list) {
+            (Event::TdHob, Some(list)) => Hashed::Kept(list.clone()),
+            _ => step.hashed.clone(),
+        };
+        let steps = template.events.iter();
         steps
             .map(|step| Step {
+                event: step.event.clone(),
                 digest: self.exchange(candidate, tables, step).or(step.digest),
-                ..step.clone()
+                hashed: hashed(step),
             })
             .collect()
     }
@@ -199,11 +210,13 @@ impl MachineSearch<'_> {
     /// What a machine as expected would measure, with artifacts of one of these releases.
     pub(super) fn nominal(&self, releases: &BTreeSet<String>) -> Option<Match> {
         let mut tables = Tables::default();
-        let shapes = self.expected.shape.iter().chain(self.seeds).take(1).cloned().collect::<Vec<_>>();
+        let first = self.expected.shape.iter().chain(self.seeds).next();
+        let shapes = [first.cloned().unwrap_or_else(|| Shape::new(2, 4096))];
         let candidates = self.candidates(&shapes, &mut tables);
         let fits = |c: &&Candidate| {
             let template = &self.templates[c.template];
-            template.cost() == 0 && (releases.is_empty() || !template.releases.is_disjoint(releases))
+            (self.templates.len() == 1 || template.cost() == 0)
+                && (releases.is_empty() || !template.releases.is_disjoint(releases))
         };
         let best = candidates
             .iter()
@@ -234,7 +247,11 @@ impl MachineSearch<'_> {
             Source::Captured(c) => Some(c),
             Source::Generated(_) => None,
         };
-        Match { events: self.steps(candidate, tables), captured, ..matched(template, facts, Some(shape)) }
+        Match {
+            events: self.steps(candidate, tables, &shapes[candidate.shape]),
+            captured,
+            ..matched(template, facts, Some(shape))
+        }
     }
 }
 
@@ -269,11 +286,10 @@ impl PayloadSearch<'_> {
         }
         for pairs in [false, true] {
             for template in self.templates {
-                if let Some((facts, tried)) = self.changed(template, value, pairs, &mut searched.axes) {
+                if let Some((found, tried)) = self.changed(template, value, pairs, &mut searched.axes) {
                     searched.tried += tried;
-                    if let Some(facts) = facts {
-                        searched.found = Some(matched(template, facts, None));
-                        return searched;
+                    if found.is_some() {
+                        return Searched { found, ..searched };
                     }
                 }
                 if searched.tried >= self.bounds.candidates {
@@ -291,7 +307,7 @@ impl PayloadSearch<'_> {
         value: Digest384,
         pairs: bool,
         axes: &mut BTreeSet<Axis>,
-    ) -> Option<(Option<Vec<Fact>>, usize)> {
+    ) -> Option<(Option<Match>, usize)> {
         let line = command_line(template)?;
         let mut lines = words::neighbours(&line, pairs);
         axes.insert(Axis::CommandLine);
@@ -307,22 +323,40 @@ impl PayloadSearch<'_> {
             let initrd = (i % width).checked_sub(1).map(|other| others[other].1);
             fold(&template.events, |step| exchanged(step, &line, &lines[i / width], initrd)) == Some(value)
         });
-        let facts = hit.map(|i| {
-            let mut facts = Vec::new();
-            if lines[i / width] != line {
-                facts.push(command_line_fact(&line, &lines[i / width]));
-            }
-            if let Some(other) = (i % width).checked_sub(1) {
-                facts.push(Fact::against(
-                    Axis::Initrd,
-                    format!("initrd {}", others[other].0),
-                    "its own initrd",
-                ));
-            }
-            facts
+        let found = hit.map(|i| {
+            let other = (i % width).checked_sub(1).map(|other| &others[other]);
+            with_changes(template, &line, &lines[i / width], other)
         });
-        Some((facts, hit.map_or(count, |i| i + 1)))
+        Some((found, hit.map_or(count, |i| i + 1)))
     }
+}
+
+/// A template with another command line or initrd.
+fn with_changes(
+    template: &Template,
+    line: &str,
+    changed: &str,
+    initrd: Option<&(String, Digest384)>,
+) -> Match {
+    let mut facts = Vec::new();
+    if changed != line {
+        facts.push(command_line_fact(line, changed));
+    }
+    if let Some((path, _)) = initrd {
+        facts.push(Fact::against(Axis::Initrd, format!("initrd {path}"), "its own initrd"));
+    }
+    let mut found = matched(template, facts, None);
+    for step in &mut found.events {
+        if let Some(digest) = exchanged(step, line, changed, initrd.map(|(_, digest)| *digest)) {
+            step.digest = Some(digest);
+            step.hashed = match step.event {
+                Event::LoadOptions => Hashed::Kept(options_of_text(changed)),
+                _ => Hashed::Unknown,
+            };
+        }
+    }
+    found.lines = (changed != line).then(|| (line.to_owned(), changed.to_owned()));
+    found
 }
 
 /// What differs between an expected command line and one that was found.

@@ -265,6 +265,43 @@ fn many_shapes_foretold_at_once_are_as_foretold_one_by_one() {
 }
 
 #[test]
+fn a_machine_of_the_emulated_platform_is_named() {
+    use crate::predict::predict;
+    let (code, store, uki) =
+        (samples::firmware(&[UI_APP]), samples::store(&[]), samples::uki(LINE.as_bytes()));
+    let files = [("code.fd", &code), ("vars.fd", &store), ("uki.efi", &uki)];
+    let files = files.map(|(path, bytes)| File { path, bytes });
+    let booted = |shape: &Shape| {
+        let inputs = Inputs {
+            platform: Platform::Emulated,
+            boot: Boot::Direct,
+            shape,
+            firmware_code: &code,
+            firmware_vars: &store,
+            payload: Some(Payload::Uki(&uki)),
+            disk_head: None,
+        };
+        let registers = predict(&inputs).unwrap().registers().unwrap();
+        Evidence {
+            registers: Register::ALL.map(|register| Some(registers.get(register))),
+            ..Evidence::default()
+        }
+    };
+    let shape = Shape::new(2, 2048);
+    let expected = Expected { shape: Some(shape.clone()), ..Expected::default() };
+    let artifacts = Artifacts::gather(&files, "1.2");
+    let right = explain(&booted(&shape), &artifacts, &expected, BOUNDS);
+    assert_eq!(
+        right.headline,
+        "As expected: this is release 1.2 on 2 vCPUs, 2 GiB",
+        "{}",
+        right.table(false)
+    );
+    let other = explain(&booted(&Shape::new(3, 2048)), &artifacts, &expected, BOUNDS);
+    assert_eq!(other.headline, "Not as expected: this is release 1.2 on 3 vCPUs (expected 2 vCPUs), 2 GiB");
+}
+
+#[test]
 fn another_release_is_named() {
     let old = changed(|m| (m.firmware, m.uki) = (firmware(7), samples::uki(b"old")));
     let explanation = explained(&old, false);
@@ -306,6 +343,10 @@ fn a_changed_word_of_a_uki_is_found_from_digests() {
         let explanation = explained(&machine, log);
         let text = explanation.table(false);
         assert!(explanation.registers[3].text.contains("command line with \"debug\""), "{text}");
+        // The image was made again with that line, which RTMR1 shows.
+        assert_eq!(verdicts(&explanation)[2..4], [Verdict::Explained; 2], "{text}");
+        let words = explanation.registers[3].events.iter().find(|event| !event.words.is_empty());
+        assert!(words.is_some(), "{text}");
     }
 }
 
