@@ -3,6 +3,7 @@
 //! Everything on it may come from an attacker: names out of a log, paths out of a folder. So text enters the page through
 //! [`text`] alone, which escapes it, and the page forbids scripts and requests to itself (Content-Security-Policy).
 
+use measure::Register;
 use measure::explain::{EventReport, EventStatus, Explanation, RegisterReport, Verdict, Word};
 use std::fmt::Write;
 
@@ -125,24 +126,34 @@ fn short(digest: &str) -> String {
     }
 }
 
+/// Differing blocks of a lane that are open from the start, if they are no more than these.
+const OPEN_AT_MOST: usize = 3;
+
 fn lane(out: &mut String, register: &RegisterReport) {
     let differing = register.differences().count();
     let note = match (register.events.len(), differing) {
-        (0, _) => "no events at hand".to_owned(),
+        (0, _) => String::new(),
         (all, 0) => format!("{all} events"),
         (all, some) => format!("{all} events, {some} differ"),
     };
-    let _ = write!(
-        out,
-        "<div class=\"lane {}\"><h3>{}<small>{note}</small></h3><ol>",
-        class_of(register.verdict),
-        register.register
-    );
-    register.events.iter().for_each(|event| block(out, event));
+    let class = class_of(register.verdict);
+    let _ = write!(out, "<div class=\"lane {class}\"><h3>{}<small>{note}</small></h3>", register.register);
+    if register.events.is_empty() {
+        let none = match register.register {
+            Register::Mrtd => "measured page by page while the machine was built; there are no events",
+            Register::Rtmr3 => "left to the guest; no events are at hand",
+            _ => "no events are at hand",
+        };
+        let _ = write!(out, "<p class=\"none\">{none}</p></div>");
+        return;
+    }
+    out.push_str("<ol>");
+    let open = differing <= OPEN_AT_MOST;
+    register.events.iter().for_each(|event| block(out, event, open));
     out.push_str("</ol></div>");
 }
 
-fn block(out: &mut String, event: &EventReport) {
+fn block(out: &mut String, event: &EventReport, open: bool) {
     let class = match event.status {
         EventStatus::Same => "same",
         EventStatus::Changed => "changed",
@@ -150,9 +161,10 @@ fn block(out: &mut String, event: &EventReport) {
         EventStatus::Unexpected => "unexpected",
         EventStatus::Open => "open",
     };
+    let open = if open && class != "same" && class != "open" { " open" } else { "" };
     let _ = write!(
         out,
-        "<li class=\"{class}\"><details><summary>{}</summary><div class=\"body\">",
+        "<li class=\"{class}\"><details{open}><summary>{}</summary><div class=\"body\">",
         text(&event.name)
     );
     for why in &event.why {
