@@ -117,7 +117,9 @@ pub enum Event {
     SectionName(UkiSection),
     /// Content of a UKI section (same place).
     SectionData(UkiSection),
-    /// Authenticode digest of the kernel inside the UKI, which the stub loads through the firmware.
+    /// SMBIOS structure of type 1 (systemd-stub from 260 on, `measure_smbios`).
+    SystemInformation,
+    /// Authenticode digest of the kernel inside the UKI, which stubs before 258 load through the firmware.
     Kernel,
     /// Kernel command line in UTF-16 (Linux EFI stub, `efi_convert_cmdline`).
     LoadOptions,
@@ -147,7 +149,7 @@ impl Event {
             Event::CallingBootOption | Event::ExitInvoked | Event::ExitReturned => tcg::EV_EFI_ACTION,
             Event::PartitionTable => tcg::EV_EFI_GPT_EVENT,
             Event::SectionName(_) | Event::SectionData(_) => tcg::EV_IPL,
-            Event::LoadOptions | Event::Initrd => tcg::EV_EVENT_TAG,
+            Event::SystemInformation | Event::LoadOptions | Event::Initrd => tcg::EV_EVENT_TAG,
         }
     }
 }
@@ -178,6 +180,7 @@ impl fmt::Display for Event {
             Event::PartitionTable => f.write_str("partition table"),
             Event::SectionName(section) => write!(f, "name of UKI section {}", section.name()),
             Event::SectionData(section) => write!(f, "UKI section {}", section.name()),
+            Event::SystemInformation => f.write_str("SMBIOS system information"),
             Event::Kernel => f.write_str("kernel in the UKI"),
             Event::LoadOptions => f.write_str("kernel command line"),
             Event::Initrd => f.write_str("initrd"),

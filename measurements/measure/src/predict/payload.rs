@@ -179,7 +179,13 @@ fn uki_events<'u>(uki: &'u Uki<'_>) -> Result<Vec<Planned<'u>>, MeasureError> {
         planned.push(Planned::owned(11, Event::SectionName(measured.section), name));
         planned.push(Planned::parts(11, Event::SectionData(measured.section), Ranges::from(measured.bytes)));
     }
-    planned.push(Planned::parts(4, Event::Kernel, uki.kernel.authenticode_ranges()?));
+    if uki.stub.measures_system_information() {
+        let why = "this stub measures the SMBIOS system information, which isn't foretold";
+        planned.push(Planned::unpredicted(1, Event::SystemInformation, why));
+    }
+    if uki.stub.kernel_is_measured() {
+        planned.push(Planned::parts(4, Event::Kernel, uki.kernel.authenticode_ranges()?));
+    }
     planned.extend(uki.load_options().map(|o| Planned::owned(9, Event::LoadOptions, o)));
     planned.extend(uki.initrd().map(|initrd| Planned::parts(9, Event::Initrd, initrd)));
     Ok(planned)

@@ -8,6 +8,7 @@ pub fn uki(cmdline: &[u8]) -> Vec<u8> {
     pe(
         &[
             (".text", b"stub"),
+            (".sdmagic", b"#### LoaderInfo: systemd-stub 257.13 ####\0"),
             (".sbat", b"sbat,1"),
             (".osrel", b"ID=x\n"),
             (".cmdline", cmdline),

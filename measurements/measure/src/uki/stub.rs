@@ -5,11 +5,13 @@
 //! 254  + .uname .sbat (before .pcrpkey)
 //! 256  + .ucode (before .splash)
 //! 257  + .profile .dtbauto .hwids (behind .pcrpkey); os-release and profile join the initrd
-//! 258  + .efifw (last)
+//! 258  + .efifw (last); the kernel is started without the firmware's LoadImage, which would measure it
+//! 260  + an event for the SMBIOS system information, PCR 1
 //! ```
 //! The order never changes: systemd `src/fundamental/uki.h` (before 255 `tpm-pcr.h`) forbids it. The version stands in the
 //! section `.sdmagic` as `#### LoaderInfo: systemd-stub 257.13-1 ####`. The lists were read from the sources of 257 and
-//! from the tables of names in stubs 252, 254, 255, 257, 259, 261 and 262.
+//! from the tables of names in stubs 252, 254, 255, 257, 259, 261 and 262. What 258 and 260 do
+//! was seen in 259 and 261.
 
 use super::UkiSection;
 use crate::event::Assumption;
@@ -18,7 +20,7 @@ use crate::pe::Image;
 const BEFORE: &[u8] = b"systemd-stub ";
 const BEHIND: &[u8] = b" ####";
 /// Versions whose real boots were compared with predictions, event by event.
-const BOOTED: [u32; 1] = [257];
+const BOOTED: [u32; 7] = [252, 254, 255, 257, 259, 261, 262];
 /// The newest stub whose table of sections was read.
 const NEWEST: u32 = 262;
 /// The oldest whose measurements are foretold: older ones measure into other PCRs.
@@ -59,6 +61,16 @@ impl Stub {
     /// Whether stubs of this version hand os-release and the profile to the initrd.
     pub(super) fn extends_initrd(&self) -> bool {
         self.version.unwrap_or(NEWEST) >= 257
+    }
+
+    /// Whether the firmware loads the kernel for stubs of this version, and measures it.
+    pub(crate) fn kernel_is_measured(&self) -> bool {
+        self.version.unwrap_or(NEWEST) < 258
+    }
+
+    /// Whether stubs of this version measure the SMBIOS system information.
+    pub(crate) fn measures_system_information(&self) -> bool {
+        self.version.unwrap_or(NEWEST) >= 260
     }
 
     /// What a prediction takes the stub for, and how sure that is.
@@ -106,6 +118,17 @@ mod tests {
         assert_eq!(known(b"systemd-stub 255.4 ####"), 9);
         assert_eq!(known(b"systemd-stub 256 ####"), 10);
         assert_eq!(known(b"systemd-stub 262.1 ####"), 12);
+    }
+
+    #[test]
+    fn newer_stubs_start_the_kernel_themselves_and_measure_smbios() {
+        let does = |text: &[u8]| {
+            let stub = stub(text);
+            (stub.kernel_is_measured(), stub.measures_system_information())
+        };
+        assert_eq!(does(b"systemd-stub 257.13 ####"), (true, false));
+        assert_eq!(does(b"systemd-stub 259.9 ####"), (false, false));
+        assert_eq!(does(b"systemd-stub 262.1 ####"), (false, true));
     }
 
     #[test]
