@@ -6,7 +6,8 @@ use crate::trust;
 use anyhow::{Context, Result, bail, ensure};
 use evidence::Platform;
 use evidence::gpu::{
-    DeviceEvidence, GpuInputs, GpuPolicy, GpuSettings, OcspResponse, Rim, read_rim, verify_gpus,
+    DeviceEvidence, GpuInputs, GpuPolicy, GpuSettings, OcspResponse, Rim, read_chain, read_report, read_rim,
+    verify_gpus,
 };
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use std::path::{Path, PathBuf};
 /// Options of `evidence gpu`. A check whose input is not given is listed as skipped.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Attestation report (binary or hex), or NVIDIA's JSON envelope of reports and chains; once for each device.
+    /// Attestation report (binary, hex or base64), or NVIDIA's JSON envelope of reports and chains; once for each device.
     #[arg(long, required = true)]
     report: Vec<PathBuf>,
-    /// Certificates of the device (PEM, DER or hex), leaf first; once for each report that is no envelope, in the same order.
+    /// Certificates of the device (PEM, DER or hex; or its envelope), leaf first; once for each report that is no envelope, in
+    /// the same order.
     #[arg(long)]
     chain: Vec<PathBuf>,
     /// Time of the appraisal, seconds since 1970.
@@ -66,19 +68,27 @@ pub fn run(args: &Args, json: bool) -> Result<Outcome> {
 }
 
 fn devices(args: &Args) -> Result<Vec<DeviceEvidence>> {
-    let mut chains = args.chain.iter();
+    let chains = args.chain.iter().map(|path| Ok((path, read(path)?))).collect::<Result<Vec<_>>>()?;
+    let mut chains = chains.into_iter();
     let mut out = Vec::new();
     for path in &args.report {
         let (name, bytes) = (path.display(), read(path)?);
-        if DeviceEvidence::is_envelope(&bytes) {
-            out.extend(DeviceEvidence::read_envelope(&bytes).with_context(|| format!("{name}"))?);
+        if !DeviceEvidence::is_envelope(&bytes) {
+            let chain = chains.next();
+            let chain =
+                chain.with_context(|| format!("{name}: no --chain for this report; give one for each"))?;
+            let report = read_report(&bytes).with_context(|| format!("{name}"))?;
+            out.push(DeviceEvidence { report, chain: certificates(chain)?, arch: None });
             continue;
         }
-        let chain = chains.next();
-        let chain =
-            chain.with_context(|| format!("{name}: no --chain for this report; give one for each"))?;
-        let device = DeviceEvidence::read(&bytes, &read(chain)?);
-        out.push(device.with_context(|| format!("{name} with {}", chain.display()))?);
+        let mut devices = DeviceEvidence::read_envelope(&bytes).with_context(|| format!("{name}"))?;
+        // A chain beside the envelope of one device takes the place of the one inside.
+        if let [device] = &mut devices[..]
+            && let Some(chain) = chains.next()
+        {
+            device.chain = certificates(chain)?;
+        }
+        out.extend(devices);
     }
     ensure!(chains.next().is_none(), "--chain: more chains than reports; give one for each report");
     for (number, device) in out.iter().enumerate() {
@@ -86,6 +96,16 @@ fn devices(args: &Args) -> Result<Vec<DeviceEvidence>> {
         device.check().with_context(|| format!("{}: device {number}", paths.join(", ")))?;
     }
     Ok(out)
+}
+
+/// The certificates in a file: of the first device, if it is an envelope.
+fn certificates((path, bytes): (&PathBuf, Vec<u8>)) -> Result<Vec<Vec<u8>>> {
+    let name = || format!("{}", path.display());
+    if DeviceEvidence::is_envelope(&bytes) {
+        let first = DeviceEvidence::read_envelope(&bytes).with_context(name)?.into_iter().next();
+        return Ok(first.with_context(name)?.chain);
+    }
+    read_chain(&bytes).with_context(name)
 }
 
 /// Always NVIDIA's roots: a simulated GPU has none that a command takes.

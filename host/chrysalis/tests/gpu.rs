@@ -50,7 +50,7 @@ fn real_gpu_evidence_gets_its_known_verdicts() {
     let envelope = file("hopper_evidence_590_12.json");
     let nonce = "e97b23a1718095a0e9e35edca810768c70a6a5a389b705e753b197912bc11576";
     let zeros = "0".repeat(64);
-    let cases: [(&[&str], i32, &[&str]); 6] = [
+    let cases: [(&[&str], i32, &[&str]); 7] = [
         (&["--report", &report, "--chain", &chain], 0, &[]),
         (&["--report", &bad, "--chain", &chain], 1, &["gpu_report_signature"]),
         (&["--report", &report, "--chain", &chain, "--driver-rim", &rim], 1, &["gpu_driver_rim_version"]),
@@ -60,6 +60,7 @@ fn real_gpu_evidence_gets_its_known_verdicts() {
             &["gpu_driver_rim_signature"],
         ),
         (&["--report", &envelope, "--nonce", nonce], 0, &[]),
+        (&["--report", &envelope, "--chain", &envelope], 0, &[]),
         (&["--report", &envelope, "--nonce", &zeros], 1, &["gpu_nonce"]),
     ];
     for (args, code, failing) in cases {

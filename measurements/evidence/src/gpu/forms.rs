@@ -1,5 +1,5 @@
-//! The forms in which GPU evidence is handed around: a report as binary or hex, certificates as PEM, DER or hex, and
-//! NVIDIA's JSON envelope with both (NVIDIA/attestation-sdk, `gpu/evidence.cpp`).
+//! The forms in which GPU evidence is handed around: a report as binary, hex or base64, certificates as PEM or DER, and NVIDIA's
+//! JSON envelope with both (NVIDIA/attestation-sdk, `gpu/evidence.cpp`).
 
 use super::error::GpuError;
 use super::spdm::MAX_REPORT;
@@ -115,17 +115,28 @@ pub fn to_pem(der: &[u8]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The binary form of a report.
+/// The binary form of a report that is binary, hex or base64.
 pub fn read_report(bytes: &[u8]) -> Result<Vec<u8>, GpuError> {
     const INPUT: &str = "GPU report";
-    // Hex takes two characters a byte, and a line end.
-    GpuError::bound(INPUT, "bytes", 2 * MAX_REPORT + 64, bytes.len())?;
-    let text = bytes.trim_ascii();
+    // Hex takes two characters a byte, and line ends.
+    GpuError::bound(INPUT, "bytes", 3 * MAX_REPORT, bytes.len())?;
     // An SPDM 1.1 request begins with 0x11, which is no text.
-    if bytes.first() == Some(&0x11) || !text.iter().all(u8::is_ascii_hexdigit) || text.is_empty() {
+    if bytes.first() == Some(&0x11) {
         return Ok(bytes.to_vec());
     }
-    hex::decode(text).map_err(|e| GpuError::wrong(INPUT, "hex", 0, "two digits a byte", e.to_string()))
+    Ok(read_text(INPUT, bytes)?.unwrap_or_else(|| bytes.to_vec()))
+}
+
+/// What hex or base64 says, line ends anywhere; none if the bytes are neither.
+fn read_text(input: &'static str, bytes: &[u8]) -> Result<Option<Vec<u8>>, GpuError> {
+    let packed: Vec<u8> = bytes.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+    if !packed.is_empty() && packed.iter().all(u8::is_ascii_hexdigit) {
+        let decoded = hex::decode(&packed);
+        return decoded
+            .map(Some)
+            .map_err(|e| GpuError::wrong(input, "hex", 0, "two digits a byte", e.to_string()));
+    }
+    Ok(STANDARD.decode(&packed).ok().filter(|decoded| !decoded.is_empty()))
 }
 
 /// The XML of a manifest: as it is, or inside what NVIDIA's RIM service answers (`{"rim": base64, ..}`).
@@ -144,16 +155,13 @@ pub fn read_rim(bytes: &[u8]) -> Result<Vec<u8>, GpuError> {
     decode_base64(INPUT, "rim", &answer.rim)
 }
 
-/// The certificates of a chain, DER, in the order in which they stand.
+/// The certificates of a chain, DER, in the order in which they stand; PEM or DER, or hex or base64 of either.
 pub fn read_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, GpuError> {
     GpuError::bound(CHAIN, "bytes", MAX_CHAIN, bytes.len())?;
-    let text = bytes.trim_ascii();
-    if !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit) {
-        let inner = hex::decode(text)
-            .map_err(|e| GpuError::wrong(CHAIN, "hex", 0, "two digits a byte", e.to_string()))?;
-        return read_plain(&inner);
+    match read_text(CHAIN, bytes)? {
+        Some(inner) => read_plain(&inner),
+        None => read_plain(bytes),
     }
-    read_plain(bytes)
 }
 
 const CHAIN: &str = "certificate chain";
@@ -165,7 +173,13 @@ fn read_plain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, GpuError> {
     };
     GpuError::bound(CHAIN, "certificates", MAX_CERTIFICATES, out.len())?;
     if out.is_empty() {
-        return Err(GpuError::wrong(CHAIN, "certificate", 0, "PEM, DER or hex of either", "no certificate"));
+        return Err(GpuError::wrong(
+            CHAIN,
+            "certificate",
+            0,
+            "PEM or DER, or hex or base64 of either",
+            "no certificate",
+        ));
     }
     Ok(out)
 }
@@ -229,7 +243,9 @@ mod tests {
         let two = [der.clone(), der.clone()];
         let pem: String = two.iter().map(|der| to_pem(der)).collect();
         let binary = two.concat();
-        for form in [pem.into_bytes(), binary.clone(), hex::encode(binary).into_bytes()] {
+        let coded =
+            [hex::encode(&binary), STANDARD.encode(&pem), STANDARD.encode(&binary)].map(String::into_bytes);
+        for form in coded.into_iter().chain([pem.into_bytes(), binary]) {
             assert_eq!(read_chain(&form).unwrap(), two);
         }
     }
@@ -238,7 +254,8 @@ mod tests {
     fn a_report_is_the_same_as_hex_and_as_bytes() {
         let bytes = [0x11, 0xe0, 1, 0xff];
         assert_eq!(read_report(&bytes).unwrap(), bytes);
-        assert_eq!(read_report(b"11e001ff\n").unwrap(), bytes);
+        assert_eq!(read_report(b"11e0\n01ff\n").unwrap(), bytes);
+        assert_eq!(read_report(STANDARD.encode(bytes).as_bytes()).unwrap(), bytes);
         assert!(read_report(b"11e001f\n").unwrap_err().to_string().contains("two digits a byte"));
     }
 
