@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sizes.rs ----.
+//! gpu.rs ------+
 //! predict.rs --+--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
@@ -12,6 +13,7 @@
 //! peer), and timed tests.
 
 mod boot;
+mod gpu;
 mod machine;
 mod predict;
 mod report;
@@ -74,6 +76,7 @@ fn measure(args: &Args) -> Result<Report> {
     let mut numbers = sizes::measure(&stage)?;
     numbers.extend(args.rebuild_ms.map(rebuild));
     numbers.extend(predict::measure(&stage, &scratch)?);
+    numbers.push(gpu::measure()?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }
