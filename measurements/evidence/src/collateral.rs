@@ -8,7 +8,7 @@ use dcap_qvl::QuoteCollateralV3;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::Decode;
 
 /// Most bytes of a collateral file that are read; Intel's is about 20 KiB.
 pub const MAX_COLLATERAL: usize = 1024 * 1024;
@@ -42,10 +42,10 @@ pub struct Collateral {
 #[derive(Debug, Clone)]
 struct Own {
     documents: Vec<Document>,
-    /// SHA-256 of each certificate that `documents` counts already.
-    seen: Vec<[u8; 32]>,
-    /// Where its signers' chains end.
-    ends: Vec<ChainEnd>,
+    /// Each certificate that `documents` counts already, DER.
+    seen: Vec<Vec<u8>>,
+    /// Where its signers' chains end, and the DER of that certificate.
+    ends: Vec<(Vec<u8>, ChainEnd)>,
 }
 
 /// The last certificate of a chain.
@@ -102,16 +102,27 @@ impl Collateral {
     }
 
     /// Where the chains of its signers end, as far as they can be read.
-    pub(crate) fn ends(&self) -> &[ChainEnd] {
-        self.own.as_ref().map_or(&[], |own| own.ends.as_slice())
+    pub(crate) fn ends(&self) -> impl Iterator<Item = &ChainEnd> {
+        self.own.iter().flat_map(|own| &own.ends).map(|(_, end)| end)
+    }
+
+    /// Where the PCK chain ends; that certificate is mostly one that was read already.
+    pub(crate) fn end_of_pck(&self, chain: &[Vec<u8>]) -> Option<ChainEnd> {
+        const WHAT: &str = "PCK chain";
+        let last = chain.last()?;
+        let known = self.own.iter().flat_map(|own| &own.ends).find(|(der, _)| der == last);
+        known
+            .map_or_else(|| ChainEnd::of(WHAT, last), |(_, end)| Some(ChainEnd { what: WHAT, ..end.clone() }))
     }
 
     /// Every dated part, those of this PCK chain among them.
-    pub(crate) fn with_chain(&self, pck: &Result<Vec<Certificate>, String>) -> Result<Vec<Document>, String> {
+    pub(crate) fn with_chain(&self, pck: &Result<Vec<Vec<u8>>, String>) -> Result<Vec<Document>, String> {
         let own = self.own.as_ref().map_err(String::clone)?;
-        let (mut documents, mut seen) = (own.documents.clone(), own.seen.clone());
-        for certificate in pck.as_ref().map_err(String::clone)? {
-            count(certificate, &mut documents, &mut seen)?;
+        let mut documents = own.documents.clone();
+        for (at, der) in pck.as_ref().map_err(String::clone)?.iter().enumerate() {
+            if !own.seen.contains(der) && !pck.iter().flatten().take(at).any(|earlier| earlier == der) {
+                documents.push(dated_certificate("PCK chain", der)?);
+            }
         }
         Ok(documents)
     }
@@ -153,7 +164,7 @@ impl Own {
             dated_crl("root CA CRL", &fields.root_ca_crl)?,
             dated_crl("PCK CRL", &fields.pck_crl)?,
         ];
-        let (mut seen, mut ends) = (Vec::new(), Vec::new());
+        let (mut seen, mut ends): (Vec<Vec<u8>>, Vec<_>) = (Vec::new(), Vec::new());
         let signers = [
             ("TCB info chain", fields.tcb_info_issuer_chain.as_str()),
             ("QE identity chain", &fields.qe_identity_issuer_chain),
@@ -164,13 +175,16 @@ impl Own {
             if signers[..at].iter().any(|(_, earlier)| *earlier == pem) {
                 continue;
             }
-            let chain = certificates(what, pem)?;
-            for certificate in &chain {
-                count(certificate, &mut documents, &mut seen)?;
+            let chain = ders(what, pem)?;
+            for der in &chain {
+                if !seen.contains(der) {
+                    documents.push(dated_certificate(what, der)?);
+                    seen.push(der.clone());
+                }
             }
             // dcap-qvl takes the issuer of the PCK CRL from the PCK chain.
             if what != "PCK CRL chain" {
-                ends.extend(ChainEnd::of(what, &chain));
+                ends.extend(chain.last().and_then(|der| Some((der.clone(), ChainEnd::of(what, der)?))));
             }
         }
         Ok(Own { documents, seen, ends })
@@ -178,15 +192,15 @@ impl Own {
 }
 
 impl ChainEnd {
-    pub(crate) fn of(what: &'static str, chain: &[Certificate]) -> Option<Self> {
-        let last = chain.last()?;
+    fn of(what: &'static str, der: &[u8]) -> Option<Self> {
+        let last = Certificate::from_der(der).ok()?;
         let tbs = last.tbs_certificate();
         Some(ChainEnd {
             what,
             self_issued: tbs.issuer() == tbs.subject(),
             subject: tbs.subject().to_string(),
-            key_id: policy::key_id(last),
-            fingerprint: last.to_der().map(|der| policy::fingerprint(&der)).unwrap_or_default(),
+            key_id: policy::key_id(&last),
+            fingerprint: policy::fingerprint(der),
         })
     }
 }
@@ -212,39 +226,35 @@ impl Document {
     }
 }
 
-/// Adds a certificate's dates, unless it was counted already.
-fn count(
-    certificate: &Certificate,
-    documents: &mut Vec<Document>,
-    seen: &mut Vec<[u8; 32]>,
-) -> Result<(), String> {
-    let der = certificate.to_der().map_err(|e| format!("certificate: {e}"))?;
-    let hash = Sha256::digest(der).into();
-    if seen.contains(&hash) {
-        return Ok(());
-    }
-    seen.push(hash);
+fn dated_certificate(what: &str, der: &[u8]) -> Result<Document, String> {
+    let certificate = Certificate::from_der(der).map_err(|e| format!("{what}: {e}"))?;
     let tbs = certificate.tbs_certificate();
-    documents.push(Document {
+    Ok(Document {
         what: format!("certificate `{}`", common_name(tbs.subject())),
         from: tbs.validity().not_before.to_unix_duration().as_secs(),
         until: tbs.validity().not_after.to_unix_duration().as_secs(),
-    });
-    Ok(())
+    })
 }
 
-/// The certificates of a PEM chain, leaf first; empty text has none.
-pub(crate) fn certificates(what: &str, pem: &str) -> Result<Vec<Certificate>, String> {
-    // Quoting libraries append the NUL of a C string.
-    let pem = pem.trim_end_matches('\0').trim();
-    if pem.is_empty() {
-        return Ok(Vec::new());
+/// The certificates of a PEM chain, leaf first, DER; text without any has none. Text between them is nobody's business, as
+/// in dcap-qvl: quoting libraries append the NUL of a C string.
+pub(crate) fn ders(what: &str, pem: &str) -> Result<Vec<Vec<u8>>, String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut out = Vec::new();
+    let mut rest = pem;
+    while let Some(start) = rest.find(BEGIN) {
+        let end = rest[start..].find(END).ok_or_else(|| format!("{what}: a certificate without its end"))?;
+        let (block, after) = rest[start..].split_at(end + END.len());
+        let (_, der) =
+            x509_cert::der::pem::decode_vec(block.as_bytes()).map_err(|e| format!("{what}: {e}"))?;
+        out.push(der);
+        if out.len() > MAX_CHAIN {
+            return Err(format!("{what}: expected at most {MAX_CHAIN} certificates, found more"));
+        }
+        rest = after;
     }
-    let chain = Certificate::load_pem_chain(pem.as_bytes()).map_err(|e| format!("{what}: {e}"))?;
-    if chain.len() > MAX_CHAIN {
-        return Err(format!("{what}: expected at most {MAX_CHAIN} certificates, found {}", chain.len()));
-    }
-    Ok(chain)
+    Ok(out)
 }
 
 /// The common name alone; the rest of Intel's subjects is the same everywhere.

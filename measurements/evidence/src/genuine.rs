@@ -5,7 +5,7 @@
 //! instead would hide a revocation from itself until that copy expires.
 
 use crate::appraise::{Inputs, verify};
-use crate::collateral::{Collateral, certificates};
+use crate::collateral::{Collateral, ders};
 use crate::quote::Quote;
 use crate::verdict::{Check, CheckName, Status, Verdict};
 use crate::{Hex, Policy};
@@ -32,11 +32,10 @@ impl PlatformId {
     /// Of the quote's own PCK certificate; nothing is verified. The error says what could not be read.
     pub fn of_quote(quote: &[u8]) -> Result<Self, String> {
         let quote = Quote::parse(quote).map_err(|e| e.to_string())?;
-        let chain = certificates("PCK chain", &String::from_utf8_lossy(&quote.signature.pck_chain))?;
-        let leaf = chain.first().ok_or("PCK chain: empty, expected the platform's certificate first")?;
-        let der = leaf.to_der().map_err(|e| format!("PCK certificate: {e}"))?;
-        let extension = parse_pck_extension(&der).map_err(|e| format!("PCK certificate: {e:#}"))?;
-        let parsed = X509CertBackend::from_der(&der).map_err(|e| format!("PCK certificate: {e:#}"))?;
+        let chain = ders("PCK chain", &String::from_utf8_lossy(&quote.signature.pck_chain))?;
+        let der = chain.first().ok_or("PCK chain: empty, expected the platform's certificate first")?;
+        let extension = parse_pck_extension(der).map_err(|e| format!("PCK certificate: {e:#}"))?;
+        let parsed = X509CertBackend::from_der(der).map_err(|e| format!("PCK certificate: {e:#}"))?;
         Ok(PlatformId { fmspc: Hex(extension.fmspc), platform_ca: parsed.pck_ca() == Some(PckCa::Platform) })
     }
 
@@ -89,9 +88,9 @@ fn failed(verdict: &Verdict, name: CheckName) -> Option<&Check> {
 fn crl_is_signed(quote: &[u8], collateral: &Collateral) -> bool {
     let attempt = || -> Option<bool> {
         let quote = Quote::parse(quote).ok()?;
-        let chain = certificates("", &String::from_utf8_lossy(&quote.signature.pck_chain)).ok()?;
+        let chain = ders("", &String::from_utf8_lossy(&quote.signature.pck_chain)).ok()?;
         let crl = CertificateList::<Rfc5280>::from_der(&collateral.fields().pck_crl).ok()?;
-        Some(signed_by(&crl, chain.get(1)?))
+        Some(signed_by(&crl, &Certificate::from_der(chain.get(1)?).ok()?))
     };
     attempt().unwrap_or(false)
 }

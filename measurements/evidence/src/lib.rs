@@ -4,15 +4,17 @@
 //! quote ------> quote, td          (our own strict view of the bytes)
 //! collateral -> chain, signatures  (signatures by dcap-qvl, from the policy's root down)
 //!               tcb                (levels, and how far behind)
-//! policy -----> td_checks
+//!               cache              (the same, remembered while it holds)
+//! policy -----> tcb_checks, td_checks
 //! reference --> bound, log, runtime (configuration, registers, event log, the guest's own events, report data)
 //!                        \--> verdict --> Appraised, or Refused
 //! gpu          (reports, certificates, manifests of NVIDIA GPUs) --> AppraisedGpus, or RefusedGpus
+//! bundle: all of the above but the policy as one file          genuine: for those who fetch collateral
 //! ```
 //! Pure: no I/O, no clock; time and collateral are passed in. Hostile bytes are bounded before they are parsed.
 //!
 //! Deliberately absent: any way to relax the appraisal from outside the policy, and any way to an [`Appraised`] but
-//! [`appraise`], or to a [`gpu::AppraisedGpus`] but [`gpu::appraise_gpus`].
+//! [`appraise`] and [`Cache::appraise`], or to a [`gpu::AppraisedGpus`] but [`gpu::appraise_gpus`].
 
 mod appraise;
 mod bound;

@@ -9,7 +9,7 @@
 use crate::appraise::Inputs;
 use crate::cache::Cache;
 use crate::chain::{self, Outcome, Step};
-use crate::collateral::{self, ChainEnd, Collateral, Document};
+use crate::collateral::{self, Collateral, Document};
 use crate::policy::{Platform, Policy};
 use crate::quote::Quote;
 use crate::tcb::{self, Evaluated, Tcb};
@@ -19,7 +19,7 @@ use dcap_qvl::intel::{PckExtension, parse_pck_extension};
 use dcap_qvl::{QeIdentity, TcbInfo};
 use std::sync::Arc;
 use x509_cert::Certificate;
-use x509_cert::der::Encode;
+use x509_cert::der::Decode;
 
 /// What came of it.
 #[derive(Default)]
@@ -153,7 +153,7 @@ pub(crate) fn check(
 fn look(inputs: &Inputs<'_>, quote: &Quote) -> Endorsed {
     let (collateral, policy) = (inputs.collateral, inputs.policy);
     let pem = collateral.pck_chain(&quote.signature.pck_chain);
-    let pck = collateral::certificates("PCK chain", &String::from_utf8_lossy(pem));
+    let pck = collateral::ders("PCK chain", &String::from_utf8_lossy(pem));
     let mut found = Endorsed::default();
     let mut checks = Checks::new();
     if foreign_root(&mut checks, collateral, policy, &pck) {
@@ -175,14 +175,15 @@ fn look(inputs: &Inputs<'_>, quote: &Quote) -> Endorsed {
     found.window = Some(Ok(window));
     if outcome.passed(Step::QuoteSignature) {
         found.levels = levels(&mut checks, collateral, quote, &pck, &outcome);
-        found.pck_key = pck.ok().and_then(|chain| chain.first().map(public_key)).unwrap_or_default();
+        found.pck_key = pck.ok().and_then(|chain| public_key(chain.first()?)).unwrap_or_default();
     }
     found.checks = checks.into_inner();
     found
 }
 
-fn public_key(certificate: &Certificate) -> Vec<u8> {
-    certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec()
+fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let certificate = Certificate::from_der(der).ok()?;
+    Some(certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec())
 }
 
 fn judge(checks: &mut Checks, inputs: &Inputs<'_>, endorsed: &Endorsed) -> Signed {
@@ -245,9 +246,9 @@ fn foreign_root(
     checks: &mut Checks,
     collateral: &Collateral,
     policy: &Policy,
-    pck: &Result<Vec<Certificate>, String>,
+    pck: &Result<Vec<Vec<u8>>, String>,
 ) -> bool {
-    let own = pck.as_ref().ok().and_then(|chain| ChainEnd::of("PCK chain", chain));
+    let own = pck.as_ref().ok().and_then(|chain| collateral.end_of_pck(chain));
     for end in own.iter().chain(collateral.ends()) {
         if end.self_issued && end.key_id != policy.root_key_id() {
             let found = format!("{} ends in `{}`, SHA-256 {}", end.what, end.subject, end.fingerprint);
@@ -279,7 +280,7 @@ fn levels(
     checks: &mut Checks,
     collateral: &Collateral,
     quote: &Quote,
-    pck: &Result<Vec<Certificate>, String>,
+    pck: &Result<Vec<Vec<u8>>, String>,
     outcome: &Outcome,
 ) -> Option<Levels> {
     let library = match outcome {
@@ -300,14 +301,13 @@ fn levels(
 
 fn documents(
     collateral: &Collateral,
-    pck: &Result<Vec<Certificate>, String>,
+    pck: &Result<Vec<Vec<u8>>, String>,
 ) -> Result<(TcbInfo, QeIdentity, PckExtension), String> {
     let fields = collateral.fields();
     let info = serde_json::from_str(&fields.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
     let identity = serde_json::from_str(&fields.qe_identity).map_err(|e| format!("QE identity: {e}"))?;
     let leaf = pck.as_ref().map_err(String::clone)?.first().ok_or("PCK chain: empty")?;
-    let der = leaf.to_der().map_err(|e| format!("PCK certificate: {e}"))?;
-    let pck = parse_pck_extension(&der).map_err(|e| format!("PCK certificate: {e:#}"))?;
+    let pck = parse_pck_extension(leaf).map_err(|e| format!("PCK certificate: {e:#}"))?;
     Ok((info, identity, pck))
 }
 
