@@ -3,7 +3,8 @@
 //! ```text
 //! sizes.rs ----.
 //! gpu.rs ------+
-//! predict.rs --+--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
+//! predict.rs --+
+//! appraisal.rs +--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
@@ -12,6 +13,7 @@
 //! Deliberately absent: a store of earlier numbers (a time on another machine, or on this one under another load, is no
 //! peer), and timed tests.
 
+mod appraisal;
 mod boot;
 mod gpu;
 mod machine;
@@ -77,6 +79,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.extend(args.rebuild_ms.map(rebuild));
     numbers.extend(predict::measure(&stage, &scratch)?);
     numbers.push(gpu::measure()?);
+    numbers.extend(appraisal::measure()?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }

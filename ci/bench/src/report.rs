@@ -16,6 +16,9 @@ pub enum Unit {
     /// Milliseconds.
     #[serde(rename = "ms")]
     Milliseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
 }
 
 impl Unit {
@@ -24,6 +27,7 @@ impl Unit {
             Unit::Megabytes => format!("{value:.1} MB"),
             Unit::Seconds => format!("{value:.1} s"),
             Unit::Milliseconds => format!("{value:.1} ms"),
+            Unit::Microseconds => format!("{value:.1} us"),
         }
     }
 }
@@ -63,6 +67,11 @@ impl Number {
     pub fn new(name: &'static str, unit: Unit, values: &[f64]) -> Self {
         let samples = Samples::of(values);
         Number { name, unit, samples, peer: None, limit: None, covers: String::new() }
+    }
+
+    /// What a number with these values would quote.
+    pub fn median(values: &[f64]) -> f64 {
+        Samples::of(values).median
     }
 
     /// With a peer of the same unit.

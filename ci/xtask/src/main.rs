@@ -4,6 +4,7 @@
 //! everything else by running programs inside it.
 
 mod bench;
+mod conformance;
 mod fuzz;
 mod host;
 mod reference;
@@ -32,6 +33,8 @@ enum Task {
     Tidy(tidy::Args),
     /// Run libFuzzer on the parsers of hostile bytes.
     Fuzz(fuzz::Args),
+    /// Write evidence with one defect each to a folder, and show who catches what.
+    Conformance(conformance::Args),
     /// Print the numbers, each beside its peer or limit.
     Bench(bench::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
         Task::Fuzz(args) => fuzz::run(&root, &args),
+        Task::Conformance(args) => conformance::run(&root, &args),
         Task::Bench(args) => bench::run(&root, &args),
     }
 }
