@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     boot::SHAPE,
     evidence::QUOTE,
     evidence::COLLATERAL,
+    evidence::BUNDLE,
     evidence::POLICY,
     evidence::REFERENCE,
     evidence::VERDICT,

@@ -1,7 +1,7 @@
 //! What a verifier is shown by strangers, and the files that it is configured with.
 
 use crate::{MEMORY, Target};
-use evidence::{Collateral, Inputs, Policy, PolicyFile, Quote, Reference};
+use evidence::{Bundle, BundlePart, Collateral, Inputs, Policy, PolicyFile, Quote, Reference};
 use simulator::fault::{Case, Fault};
 use std::sync::LazyLock;
 
@@ -10,6 +10,8 @@ pub const QUOTE: Target = Target { name: "quote", run: run_quote, seeds: seeds_q
 /// Collateral files.
 pub const COLLATERAL: Target =
     Target { name: "collateral", run: run_collateral, seeds: seeds_collateral, memory: MEMORY };
+/// Bundles.
+pub const BUNDLE: Target = Target { name: "bundle", run: run_bundle, seeds: seeds_bundle, memory: MEMORY };
 /// Policy files.
 pub const POLICY: Target = Target { name: "policy", run: run_policy, seeds: seeds_policy, memory: MEMORY };
 /// Reference values.
@@ -36,6 +38,19 @@ fn run_collateral(bytes: &[u8]) -> bool {
 
 fn seeds_collateral() -> Vec<Vec<u8>> {
     vec![CASE.collateral.to_json().into_bytes()]
+}
+
+fn run_bundle(bytes: &[u8]) -> bool {
+    Bundle::from_bytes(bytes).is_ok_and(|bundle| bundle.collateral().is_ok() && bundle.reference().is_ok())
+}
+
+fn seeds_bundle() -> Vec<Vec<u8>> {
+    let parts = vec![
+        (BundlePart::Quote, CASE.evidence.quote.clone()),
+        (BundlePart::Collateral, CASE.collateral.to_json().into_bytes()),
+        (BundlePart::TakenAt, vec![0; 8]),
+    ];
+    Bundle::new(parts).map(|bundle| bundle.to_bytes()).into_iter().collect()
 }
 
 fn run_policy(bytes: &[u8]) -> bool {
