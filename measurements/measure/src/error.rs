@@ -45,7 +45,9 @@ impl Input {
             Input::AcpiTables => {
                 "give the fw_cfg file etc/acpi/tables as QEMU made it, before the firmware links it"
             }
-            Input::BootVariables => "give the variables' data alone, without the four bytes of attributes of efivarfs",
+            Input::BootVariables => {
+                "give the variables' data alone, without the four bytes of attributes of efivarfs"
+            }
             Input::Disk => "give the first 34 sectors or more of a raw GPT disk with 512-byte sectors",
             Input::Log => {
                 "give the whole log as the kernel shows it (binary_bios_measurements or the CCEL data)"
