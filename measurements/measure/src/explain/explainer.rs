@@ -102,7 +102,7 @@ impl Explainer<'_> {
         for platform in [Platform::Tdx, Platform::Emulated] {
             let of_platform: Vec<Template> =
                 templates.iter().filter(|t| t.platform == platform).cloned().collect();
-            let searched = self.machines(&of_platform).run(value);
+            let searched = self.machines(&of_platform).run(value, &mut self.known.tables.borrow_mut());
             all.tried += searched.tried;
             all.axes.extend(searched.axes);
             if searched.found.is_some() {
@@ -152,12 +152,12 @@ impl Explainer<'_> {
 
     /// How many of a list's digests the log has in that register.
     fn in_log(&self, register: Register, template: &Template) -> usize {
-        let logged: BTreeSet<_> = self.records(register).iter().map(|(_, record)| record.digest).collect();
-        template
-            .events
-            .iter()
-            .filter(|step| step.digest.is_some_and(|digest| logged.contains(&digest)))
-            .count()
+        let mut logged: Vec<_> = self.records(register).iter().map(|(_, record)| record.digest).collect();
+        let mut take = |digest: Digest384| {
+            let place = logged.iter().position(|other| *other == digest);
+            place.map(|place| logged.swap_remove(place)).is_some()
+        };
+        template.events.iter().filter(|step| step.digest.is_some_and(&mut take)).count()
     }
 
     fn records(&self, register: Register) -> Vec<(usize, &Record)> {

@@ -8,6 +8,7 @@ use crate::event::{AcpiFile, Event};
 use crate::firmware::tdvf::Section;
 use crate::register::{Digest384, Register};
 use crate::shape::{Platform, Shape};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
 /// Origins that are told of one digest.
@@ -23,6 +24,8 @@ pub(super) struct Known<'k> {
     seeds: &'k [Shape],
     platform: Platform,
     bounds: Bounds,
+    /// Generated once for the search of RTMR0 and for the lookup of a log's tables.
+    pub(super) tables: RefCell<Tables>,
 }
 
 impl<'k> Known<'k> {
@@ -44,6 +47,7 @@ impl<'k> Known<'k> {
             seeds,
             platform: templates.get(Register::Rtmr0).first().map_or(Platform::Tdx, |t| t.platform),
             bounds,
+            tables: RefCell::default(),
         };
         for template in Register::ALL.into_iter().flat_map(|register| templates.get(register)) {
             known.lines.extend(command_line(template));
@@ -119,7 +123,7 @@ impl<'k> Known<'k> {
             let vcpus = set.vcpus.map_or(String::new(), |n| format!(", {n} vCPUs"));
             return Some(format!("the machine is that of {}{vcpus}", set.path));
         }
-        let mut tables = Tables::default();
+        let mut tables = self.tables.borrow_mut();
         for ring in 0..3 {
             let seeds: Vec<Option<&Shape>> =
                 if self.seeds.is_empty() { vec![None] } else { self.seeds.iter().map(Some).collect() };

@@ -104,9 +104,9 @@ struct Candidate {
 }
 
 impl MachineSearch<'_> {
-    pub(super) fn run(&self, value: Digest384) -> Searched {
+    /// `tables` keeps what was generated, for who looks for tables afterwards.
+    pub(super) fn run(&self, value: Digest384, tables: &mut Tables) -> Searched {
         let mut searched = Searched::default();
-        let mut tables = Tables::default();
         searched.axes.extend(self.templates.iter().flat_map(|t| t.facts.iter().map(|fact| fact.axis)));
         searched.axes.extend([
             Axis::Vcpus,
@@ -122,13 +122,13 @@ impl MachineSearch<'_> {
                 if searched.tried >= self.bounds.candidates {
                     return searched;
                 }
-                let mut candidates = self.candidates(shapes, &mut tables);
+                let mut candidates = self.candidates(shapes, tables);
                 candidates.truncate(self.bounds.candidates - searched.tried);
                 let hit =
-                    search::first(candidates.len(), |i| self.value(&candidates[i], &tables) == Some(value));
+                    search::first(candidates.len(), |i| self.value(&candidates[i], tables) == Some(value));
                 searched.tried += hit.map_or(candidates.len(), |i| i + 1);
                 if let Some(hit) = hit {
-                    searched.found = Some(self.describe(&candidates[hit], shapes, &tables));
+                    searched.found = Some(self.describe(&candidates[hit], shapes, tables));
                     return searched;
                 }
             }
