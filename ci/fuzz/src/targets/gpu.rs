@@ -2,9 +2,7 @@
 //! `evidence`: they verify signatures, which is too slow for a fuzzer.
 
 use crate::{MEMORY, Target};
-use evidence::gpu::{
-    DeviceEvidence, DeviceKind, OcspResponse, Report, Rim, read_chain, read_rim, to_pem, verify_gpus,
-};
+use evidence::gpu::{DeviceEvidence, DeviceKind, OcspResponse, Report, Rim, read_chain, read_rim};
 use simulator::gpu::{GpuCase, GpuMachine};
 use std::sync::LazyLock;
 

@@ -29,9 +29,8 @@ fn distinct(checks: &mut Checks<GpuCheckName>, facts: &[DeviceFacts]) {
     let mut twice = Vec::new();
     for (number, device) in facts.iter().enumerate() {
         let key = device.identity_key.as_ref();
-        match seen.iter().position(|other| key.is_some() && *other == key) {
-            Some(first) => twice.push(format!("{number} is {first}")),
-            None => {}
+        if let Some(first) = seen.iter().position(|other| key.is_some() && *other == key) {
+            twice.push(format!("{number} is {first}"));
         }
         seen.push(key);
     }

@@ -264,7 +264,7 @@ fn replace(xml: &mut Vec<u8>, from: &str, to: &str) {
 }
 
 /// Another character in the middle of the signature's value.
-fn change_signature(xml: &mut Vec<u8>) {
+fn change_signature(xml: &mut [u8]) {
     let text = String::from_utf8_lossy(xml);
     let mark = "<ds:SignatureValue>";
     let Some(start) = text.find(mark) else { return };

@@ -35,7 +35,7 @@ pub(crate) fn response(
     let signature = signer.sign_asn1(&data)?;
     let enclosed = match signer.point() == issuer.point() {
         true => Vec::new(),
-        false => tagged(0, &seq(&[signer.certificate.clone()])),
+        false => tagged(0, &seq(std::slice::from_ref(&signer.certificate))),
     };
     let basic = seq(&[data, seq(&[oid("1.2.840.10045.4.3.3")]), bits(&signature), enclosed]);
     let typed = seq(&[oid("1.3.6.1.5.5.7.48.1.1"), octets(&basic)]);
