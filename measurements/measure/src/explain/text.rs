@@ -2,6 +2,7 @@
 
 use super::forward::EventStatus;
 use super::report::{Explanation, RegisterReport, Verdict};
+use super::words;
 use std::fmt::Write;
 
 /// Differing events that are listed; the JSON and HTML forms have all.
@@ -78,6 +79,9 @@ fn events(register: &RegisterReport) -> Vec<String> {
 }
 
 fn shown(event: &super::EventReport) -> String {
+    if !event.words.is_empty() {
+        return words::phrase(&event.words);
+    }
     let first =
         |text: &Option<String>| text.as_deref().and_then(|text| text.lines().next()).map(str::to_owned);
     match (first(&event.expected_text), first(&event.found_text)) {
