@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! sizes.rs ----.
+//! predict.rs --+--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
+//! explain.rs --+
 //! gpu.rs ------+
-//! predict.rs --+
-//! appraisal.rs +--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
+//! appraisal.rs +
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
@@ -15,6 +16,7 @@
 
 mod appraisal;
 mod boot;
+mod explain;
 mod gpu;
 mod machine;
 mod predict;
@@ -78,6 +80,7 @@ fn measure(args: &Args) -> Result<Report> {
     let mut numbers = sizes::measure(&stage)?;
     numbers.extend(args.rebuild_ms.map(rebuild));
     numbers.extend(predict::measure(&stage, &scratch)?);
+    numbers.extend(explain::measure(&stage, &scratch)?);
     numbers.push(gpu::measure()?);
     numbers.extend(appraisal::measure()?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);

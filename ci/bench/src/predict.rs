@@ -106,7 +106,7 @@ impl Predict {
 }
 
 /// Bytes of the prediction's large messages, each as often as it is hashed.
-fn messages(uki: &[u8]) -> Result<Vec<&[u8]>> {
+pub(crate) fn messages(uki: &[u8]) -> Result<Vec<&[u8]>> {
     let parsed = Uki::parse(uki)?;
     let mut messages: Vec<&[u8]> = parsed.sections.iter().map(|section| section.bytes).collect();
     // Authenticode leaves out twelve bytes, the initrd's message has an archive of some hundred more: as good as these.
@@ -117,12 +117,12 @@ fn messages(uki: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(messages)
 }
 
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(THREADS)
 }
 
 /// Milliseconds for both hashes of all messages on so many threads.
-fn hash(messages: &[&[u8]], threads: usize) -> f64 {
+pub(crate) fn hash(messages: &[&[u8]], threads: usize) -> f64 {
     let pieces: Vec<&[u8]> = messages.iter().flat_map(|message| message.chunks(PIECE)).collect();
     let next = AtomicUsize::new(0);
     let began = Instant::now();
