@@ -8,7 +8,9 @@ use dcap_qvl::QuoteCollateralV3;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
-use x509_cert::der::Decode;
+use x509_cert::der::asn1::AnyRef;
+use x509_cert::der::{Decode, SliceReader};
+use x509_cert::time::Time;
 
 /// Most bytes of a collateral file that are read; Intel's is about 20 KiB.
 pub const MAX_COLLATERAL: usize = 1024 * 1024;
@@ -277,13 +279,24 @@ fn dated_json(what: &str, json: &str) -> Result<Document, String> {
     Ok(Document { what: what.into(), from: read(&dates.issue_date)?, until: read(&dates.next_update)? })
 }
 
+/// The dates alone: what a CRL lists is dcap-qvl's to read, and may be long.
+///
+/// RFC 5280, section 5.1: `SEQUENCE { SEQUENCE { version?, signature, issuer, thisUpdate, nextUpdate?, .. }, .. }`
 fn dated_crl(what: &str, der: &[u8]) -> Result<Document, String> {
-    let list: x509_cert::crl::CertificateList<x509_cert::certificate::Rfc5280> =
-        x509_cert::crl::CertificateList::from_der(der).map_err(|e| format!("{what}: {e}"))?;
-    let until = list.tbs_cert_list.next_update.ok_or_else(|| format!("{what}: has no nextUpdate"))?;
+    let read = || -> x509_cert::der::Result<(Time, Option<Time>)> {
+        let list = AnyRef::from_der(der)?;
+        let tbs = AnyRef::decode(&mut SliceReader::new(list.value())?)?;
+        let mut fields = SliceReader::new(tbs.value())?;
+        Option::<u8>::decode(&mut fields)?;
+        AnyRef::decode(&mut fields)?;
+        AnyRef::decode(&mut fields)?;
+        Ok((Time::decode(&mut fields)?, Option::<Time>::decode(&mut fields)?))
+    };
+    let (from, until) = read().map_err(|e| format!("{what}: {e}"))?;
+    let until = until.ok_or_else(|| format!("{what}: has no nextUpdate"))?;
     Ok(Document {
         what: what.into(),
-        from: list.tbs_cert_list.this_update.to_unix_duration().as_secs(),
+        from: from.to_unix_duration().as_secs(),
         until: until.to_unix_duration().as_secs(),
     })
 }
