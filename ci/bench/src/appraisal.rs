@@ -1,7 +1,7 @@
 //! Appraisals of one quote after the other, beside dcap-qvl alone in the same run, in CPU time of one thread.
 //!
-//! All evidence is of one simulated platform: its certificates, CRLs and documents are verified like real ones, and its TCB
-//! info is shorter than Intel's, so that what stands beside is, if anything, faster than on real collateral.
+//! All evidence is of one simulated platform, whose certificates, CRLs and documents are verified like real ones and are about
+//! as large.
 
 use crate::report::{Limit, Number, Unit};
 use anyhow::{Context, Result, ensure};

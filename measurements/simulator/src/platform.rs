@@ -17,6 +17,8 @@ const ROOT_SERIAL: u32 = 1;
 const PCK_CA_SERIAL: u32 = 2;
 const TCB_SIGNER_SERIAL: u32 = 3;
 const PCK_SERIAL: u32 = 4;
+/// Certificates of other platforms on the PCK CRL, as many as on Intel's.
+const OTHERS_REVOKED: std::ops::Range<u32> = 1_000_000..1_000_080;
 
 /// What a simulated platform is like; every field but the times is there for faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +175,8 @@ impl Platform {
         let tcb_chain = self.tcb_signer.chain(&[&self.root])?;
         let by_root =
             [(Part::Root, ROOT_SERIAL), (Part::PckCa, PCK_CA_SERIAL), (Part::TcbSigner, TCB_SIGNER_SERIAL)];
-        let by_ca = [(Part::Pck, PCK_SERIAL)];
+        let mut by_ca = options.revokes(&[(Part::Pck, PCK_SERIAL)]);
+        by_ca.extend(OTHERS_REVOKED);
         let sign = |part, text: &str| self.issuer(part, &self.tcb_signer).sign(text.as_bytes()).to_vec();
         let crl = |part, issuer, revoked: Vec<u32>| {
             self.issuer(part, issuer).crl(&revoked, options.from, options.until(part))
@@ -181,7 +184,7 @@ impl Platform {
         Ok(Collateral::from(QuoteCollateralV3 {
             pck_crl_issuer_chain: self.pck_ca.chain(&[&self.root])?,
             root_ca_crl: crl(Part::RootCrl, &self.root, options.revokes(&by_root))?,
-            pck_crl: crl(Part::PckCrl, &self.pck_ca, options.revokes(&by_ca))?,
+            pck_crl: crl(Part::PckCrl, &self.pck_ca, by_ca)?,
             tcb_info_issuer_chain: tcb_chain.clone(),
             tcb_info_signature: sign(Part::TcbInfo, &tcb_info),
             tcb_info,
