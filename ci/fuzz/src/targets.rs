@@ -11,6 +11,7 @@ use crate::Target;
 /// Every target; `cargo xtask fuzz` takes these names.
 pub const TARGETS: &[Target] = &[
     firmware::TDVF,
+    firmware::TDX_PROFILE,
     firmware::VOLUMES,
     firmware::VARIABLES,
     firmware::ACPI,
@@ -19,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     boot::GPT,
     boot::EVENT_LOG,
     boot::SHAPE,
+    evidence::EXPLAINED,
     evidence::QUOTE,
     evidence::COLLATERAL,
     evidence::BUNDLE,

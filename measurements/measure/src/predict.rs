@@ -8,7 +8,7 @@
 //! ```
 //! Deliberately absent: any log. What can't be foretold is an [`Unpredicted`] event with its reason.
 
-mod boot_options;
+pub(crate) mod boot_options;
 mod boot_variables;
 mod emulated;
 mod payload;

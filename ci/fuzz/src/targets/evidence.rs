@@ -5,6 +5,9 @@ use evidence::{Bundle, BundlePart, Collateral, Inputs, Policy, PolicyFile, Quote
 use simulator::fault::{Case, Fault};
 use std::sync::LazyLock;
 
+/// Evidence files that `explain` reads, in whatever form people have them.
+pub const EXPLAINED: Target =
+    Target { name: "explained", run: run_explained, seeds: seeds_explained, memory: 4 * MEMORY };
 /// TDX quotes, versions 4 and 5.
 pub const QUOTE: Target = Target { name: "quote", run: run_quote, seeds: seeds_quote, memory: MEMORY };
 /// Collateral files.
@@ -23,6 +26,20 @@ pub const VERDICT: Target = Target { name: "verdict", run: run_verdict, seeds: s
 /// A good simulated platform's evidence: SIMULATED, made anew in each process.
 #[expect(clippy::expect_used, reason = "a fuzzer without its simulated platform can only stop")]
 static CASE: LazyLock<Case> = LazyLock::new(|| Fault::None.case().expect("a simulated platform can be made"));
+
+fn run_explained(bytes: &[u8]) -> bool {
+    measure::explain::Evidence::parse(bytes).is_ok()
+}
+
+fn seeds_explained() -> Vec<Vec<u8>> {
+    let registers =
+        "\"mrtd\":\"$\",\"rtmr0\":\"$\",\"rtmr1\":\"$\",\"rtmr2\":\"$\"".replace('$', &"ab".repeat(48));
+    let event = format!("{{\"imr\":0,\"event_type\":4,\"digest\":\"{}\",\"event\":\"x\"}}", "cd".repeat(48));
+    let texts =
+        [format!("{{{registers}}}"), format!("{{\"registers\":{{{registers}}},\"event_log\":[{event}]}}")];
+    let quote = seeds_quote();
+    texts.map(String::into_bytes).into_iter().chain(quote).collect()
+}
 
 fn run_quote(bytes: &[u8]) -> bool {
     Quote::parse(bytes).is_ok()

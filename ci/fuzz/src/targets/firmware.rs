@@ -10,6 +10,9 @@ const UNPACKED: usize = (64 + 96 + 8) << 20;
 
 /// Metadata and MRTD of a TDVF image. The metadata may ask for any number of pages, whatever the file's size.
 pub const TDVF: Target = Target { name: "tdvf", run: run_tdvf, seeds: seeds_tdvf, memory: MEMORY };
+/// A trust domain's firmware: what its own code says of how it measures.
+pub const TDX_PROFILE: Target =
+    Target { name: "tdx_profile", run: run_tdx_profile, seeds: seeds_tdx_profile, memory: UNPACKED };
 /// Firmware volumes, packed ones unpacked.
 pub const VOLUMES: Target =
     Target { name: "volumes", run: run_volumes, seeds: seeds_volumes, memory: UNPACKED };
@@ -26,6 +29,17 @@ fn run_tdvf(bytes: &[u8]) -> bool {
 
 fn seeds_tdvf() -> Vec<Vec<u8>> {
     vec![samples::tdvf()]
+}
+
+fn run_tdx_profile(bytes: &[u8]) -> bool {
+    FirmwareProfile::of_tdvf(bytes).is_ok()
+}
+
+fn seeds_tdx_profile() -> Vec<Vec<u8>> {
+    vec![
+        samples::tdx(Some(2), b"initrd=initrd ", b"etc/boot/\0", b"ui"),
+        samples::tdx(None, b" initrd=initrd", b"nothing", b"ui"),
+    ]
 }
 
 fn run_volumes(bytes: &[u8]) -> bool {

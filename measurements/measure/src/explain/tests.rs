@@ -2,9 +2,6 @@
 
 use super::*;
 use crate::event::{Event, Prediction};
-use crate::firmware::probe::samples::{bds, td_tcg2};
-use crate::firmware::probe::{BDS_DXE, KERNEL_LOADER, TD_TCG2_DXE};
-use crate::firmware::samples::tdx_firmware;
 use crate::firmware::tdvf::Vmm;
 use crate::predict::{Inputs, Linux, Payload, TdxOptions, predict_tdx};
 use crate::register::Register;
@@ -12,20 +9,13 @@ use crate::samples;
 use crate::shape::Boot;
 
 /// 462CAA21-7614-4503-836E-8AB6F4662331, the boot manager's user interface.
-const UI_APP: [u8; 16] = *b"\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31";
 const LINE: &str = "root=/dev/dm-0 loglevel=4 quiet";
 /// Tables are slow to hash in tests that aren't optimised.
 const BOUNDS: Bounds = Bounds { tables: 3000, candidates: 100_000 };
 
 /// A TDX firmware that boots directly and has its separator in RTMR1. `salt` makes another build of it.
 fn firmware(salt: u8) -> Vec<u8> {
-    let code = |text: &[u8]| samples::pe(&[(".text", text)], b"", b"");
-    tdx_firmware(&[
-        (TD_TCG2_DXE, td_tcg2(Some(2))),
-        (BDS_DXE, bds(b" initrd=initrd")),
-        (KERNEL_LOADER, code(b"etc/boot/\0")),
-        (UI_APP, code(&[salt])),
-    ])
+    samples::tdx(Some(2), b" initrd=initrd", b"etc/boot/\0", &[salt])
 }
 
 /// A kernel with an EFI stub.
@@ -267,8 +257,11 @@ fn many_shapes_foretold_at_once_are_as_foretold_one_by_one() {
 #[test]
 fn a_machine_of_the_emulated_platform_is_named() {
     use crate::predict::predict;
-    let (code, store, uki) =
-        (samples::firmware(&[UI_APP]), samples::store(&[]), samples::uki(LINE.as_bytes()));
+    let (code, store, uki) = (
+        samples::firmware(&[crate::predict::boot_options::UI_APP]),
+        samples::store(&[]),
+        samples::uki(LINE.as_bytes()),
+    );
     let files = [("code.fd", &code), ("vars.fd", &store), ("uki.efi", &uki)];
     let files = files.map(|(path, bytes)| File { path, bytes });
     let booted = |shape: &Shape| {

@@ -1,9 +1,13 @@
 //! A small firmware image with packed volumes, for tests and as a seed for fuzzing.
 
+use super::probe::samples::{bds, td_tcg2};
+use super::probe::{BDS_DXE, KERNEL_LOADER, TD_TCG2_DXE};
 use super::tdvf::Section;
 use super::tdvf::samples::with_table;
 use super::volume::samples::{file, section, volume_of};
 use super::*;
+use crate::pe::samples::pe;
+use crate::predict::boot_options::UI_APP;
 
 /// Why packing into memory can't fail.
 const NO_FAULT: &str = "writing to memory does not fail";
@@ -16,9 +20,20 @@ pub fn firmware(dxe_files: &[Guid]) -> Vec<u8> {
     firmware_of(&dxe_files.iter().map(|g| file(g, 9, &section(0x19, b"x"))).collect::<Vec<_>>())
 }
 
-/// A whole image of a trust domain's firmware with these modules, which boots directly: an empty variable store, then
-/// the volumes, then the metadata.
-pub(crate) fn tdx_firmware(modules: &[(Guid, Vec<u8>)]) -> Vec<u8> {
+/// A whole image of a trust domain's firmware that boots directly. Its separator has this argument, its boot manager
+/// names the initrd like this, its kernel loader reads files of this name; `salt` makes another build of it.
+pub fn tdx(separator: Option<u32>, initrd: &[u8], file: &[u8], salt: &[u8]) -> Vec<u8> {
+    let code = |text: &[u8]| pe(&[(".text", text)], b"", b"");
+    image_of(&[
+        (TD_TCG2_DXE, td_tcg2(separator)),
+        (BDS_DXE, bds(initrd)),
+        (KERNEL_LOADER, code(file)),
+        (UI_APP, code(salt)),
+    ])
+}
+
+/// An image with these modules: an empty variable store, then the volumes, then the metadata.
+fn image_of(modules: &[(Guid, Vec<u8>)]) -> Vec<u8> {
     let modules = modules.iter().map(|(guid, code)| file(guid, 7, &section(volume::SECTION_PE32, code)));
     let mut image = super::variables::samples::store(&[]);
     let store = image.len();

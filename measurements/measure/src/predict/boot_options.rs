@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::firmware::Guid;
 
 /// 462CAA21-7614-4503-836E-8AB6F4662331: the boot manager's user interface.
-pub(super) const UI_APP: Guid = *b"\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31";
+pub(crate) const UI_APP: Guid = *b"\x21\xaa\x2c\x46\x14\x76\x03\x45\x83\x6e\x8a\xb6\xf4\x66\x23\x31";
 /// EEC25BDC-67F2-4D95-B1D5-F81B2039D11D: the boot menu, which newer firmware has beside the user interface.
 pub(super) const MENU_APP: Guid = *b"\xdc\x5b\xc2\xee\xf2\x67\x95\x4d\xb1\xd5\xf8\x1b\x20\x39\xd1\x1d";
 /// 7C04A583-9E3E-4F1C-AD65-E05268D0B4D1: the shell.

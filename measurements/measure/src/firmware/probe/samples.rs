@@ -4,7 +4,7 @@ use super::{CALLING, LEA};
 use crate::pe::samples::pe;
 
 /// A TD measurement module that measures the separator with this argument, or with none.
-pub(crate) fn td_tcg2(argument: Option<u32>) -> Vec<u8> {
+pub fn td_tcg2(argument: Option<u32>) -> Vec<u8> {
     let mut calls = vec![0xe8, 1, 2, 3, 4];
     if let Some(argument) = argument {
         calls = [&[0xbf, 2, 0, 0, 0], &calls[..], &[0xbf], &argument.to_le_bytes()].concat();
@@ -24,6 +24,6 @@ pub(crate) fn td_tcg2(argument: Option<u32>) -> Vec<u8> {
 }
 
 /// A boot manager that holds this text.
-pub(crate) fn bds(text: &[u8]) -> Vec<u8> {
+pub fn bds(text: &[u8]) -> Vec<u8> {
     pe(&[(".text", &[&[0xff], text, &[0], b"kernel \0"].concat())], b"", b"")
 }

@@ -1,34 +1,18 @@
 //! Claims about predictions of trust domains, on images that the project makes itself.
 
 use super::*;
-use crate::firmware::probe::samples::{bds, td_tcg2};
-use crate::firmware::probe::{BDS_DXE, KERNEL_LOADER, TD_TCG2_DXE};
-use crate::firmware::samples::tdx_firmware;
-use crate::predict::boot_options::UI_APP;
 use crate::predict::{Linux, Payload};
 use crate::register::Digest384;
 use crate::samples;
 use crate::shape::QemuVersion;
 use std::collections::BTreeMap;
 
-/// A firmware whose separator has this argument, whose loader names the initrd like this, and whose loader reads files
-/// of this name.
-fn firmware(separator: Option<u32>, initrd: &[u8], file: &[u8]) -> Vec<u8> {
-    let code = |text: &[u8]| samples::pe(&[(".text", text)], b"", b"");
-    tdx_firmware(&[
-        (TD_TCG2_DXE, td_tcg2(separator)),
-        (BDS_DXE, bds(initrd)),
-        (KERNEL_LOADER, code(file)),
-        (UI_APP, code(b"ui")),
-    ])
-}
-
 fn newer() -> Vec<u8> {
-    firmware(Some(2), b"initrd=initrd ", b"etc/boot/\0")
+    samples::tdx(Some(2), b"initrd=initrd ", b"etc/boot/\0", b"ui")
 }
 
 fn older() -> Vec<u8> {
-    firmware(None, b" initrd=initrd", b"nothing")
+    samples::tdx(None, b" initrd=initrd", b"nothing", b"ui")
 }
 
 struct Machine {
