@@ -10,6 +10,7 @@ use crate::schedule::Copy;
 use crate::{FetchError, Service, Store, StoreError};
 use evidence::{Collateral, PlatformId, Policy, genuine, show_time};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Most platforms held at once: a relying party meets those that its peers show it, and peers may show anything.
@@ -78,6 +79,35 @@ pub enum KeeperError {
         /// Why.
         trouble: String,
     },
+    /// Nothing is held, and what the service answered is not genuine for the quote at that time.
+    #[error("collateral for {platform}: what the service answered is refused at {at}: {why}")]
+    Refused {
+        /// For which platforms.
+        platform: PlatformId,
+        /// The time.
+        at: String,
+        /// Which check failed, and why.
+        why: String,
+        /// What it answered, for a verdict that shows every check.
+        collateral: Box<Collateral>,
+    },
+}
+
+/// Why the service did not help.
+enum Failure {
+    /// Nothing that can be read came.
+    Fetch(FetchError),
+    /// What came may not be used.
+    Refused(String, Box<Collateral>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Fetch(error) => error.fmt(f),
+            Failure::Refused(why, _) => why.fmt(f),
+        }
+    }
 }
 
 /// Keeps collateral for the platforms that it is asked about.
@@ -116,12 +146,15 @@ impl Keeper {
         match self.from_disk(&platform, quote, now) {
             Ok(true) => return self.held(&platform, Origin::Disk, now),
             Ok(false) => {}
-            Err(why) => trouble.push(why),
+            Err(why) => trouble.push(format!("the copy on disk: {why}")),
         }
         match self.from_service(&platform, quote, now) {
             None => {}
             Some(Ok(())) => return self.held(&platform, Origin::Service, now),
-            Some(Err(why)) => trouble.push(why),
+            Some(Err(Failure::Fetch(error))) => trouble.push(error.to_string()),
+            Some(Err(Failure::Refused(why, collateral))) => {
+                return Err(KeeperError::Refused { platform, at: show_time(now), why, collateral });
+            }
         }
         if trouble.is_empty() {
             return Err(KeeperError::Offline { platform, at: show_time(now) });
@@ -144,11 +177,12 @@ impl Keeper {
     fn renew(&mut self, platform: PlatformId, quote: &[u8], now: u64) -> Option<Refreshed> {
         let outcome = self.from_service(&platform, quote, now)?;
         let entry = self.entries.get_mut(&platform)?;
-        let trouble = outcome.err();
-        if trouble.is_some() {
+        let trouble = outcome.err().map(|failure| failure.to_string());
+        // After a success stands there what the disk said, if anything.
+        if let Some(why) = &trouble {
             entry.copy = entry.copy.after_failure(now);
+            entry.trouble = Some(why.clone());
         }
-        entry.trouble.clone_from(&trouble);
         Some(Refreshed { platform, expires: entry.copy.expires, trouble })
     }
 
@@ -157,13 +191,16 @@ impl Keeper {
         let Some(stored) = store.load(platform).map_err(|e: StoreError| e.to_string())? else {
             return Ok(false);
         };
-        self.adopt(platform, quote, stored.collateral, stored.fetched, now).map(|()| true)
+        // Of the future: the clock went wrong, then or now, and says nothing of the age. Looked after at once.
+        let fetched = if stored.fetched > now { 0 } else { stored.fetched };
+        self.adopt(platform, quote, stored.collateral, fetched, now).map(|()| true).map_err(|(why, _)| why)
     }
 
-    fn from_service(&mut self, platform: &PlatformId, quote: &[u8], now: u64) -> Option<Result<(), String>> {
-        let fetched = self.service.as_ref()?.fetch(platform).map_err(|e: FetchError| e.to_string());
+    fn from_service(&mut self, platform: &PlatformId, quote: &[u8], now: u64) -> Option<Result<(), Failure>> {
+        let fetched = self.service.as_ref()?.fetch(platform).map_err(Failure::Fetch);
         Some(fetched.and_then(|collateral| {
-            self.adopt(platform, quote, collateral, now, now)?;
+            self.adopt(platform, quote, collateral, now, now)
+                .map_err(|(why, collateral)| Failure::Refused(why, Box::new(collateral)))?;
             let (Some(store), Some(entry)) = (&self.store, self.entries.get_mut(platform)) else {
                 return Ok(());
             };
@@ -173,7 +210,22 @@ impl Keeper {
         }))
     }
 
-    /// Takes collateral in the place of what is held, if it may stand there.
+    /// When it expires, if it may stand in the place of what is held; else why not.
+    fn admissible(
+        &self,
+        platform: &PlatformId,
+        quote: &[u8],
+        collateral: &Collateral,
+        now: u64,
+    ) -> Result<u64, String> {
+        genuine(quote, collateral, &self.policy, now)?;
+        if let Some(entry) = self.entries.get(platform).filter(|entry| entry.copy.holds(now)) {
+            not_older(&entry.collateral, collateral)?;
+        }
+        collateral.expires().ok_or_else(|| "it has no end".into())
+    }
+
+    /// Takes collateral in the place of what is held, or gives it back with the reason.
     fn adopt(
         &mut self,
         platform: &PlatformId,
@@ -181,12 +233,11 @@ impl Keeper {
         collateral: Collateral,
         fetched: u64,
         now: u64,
-    ) -> Result<(), String> {
-        genuine(quote, &collateral, &self.policy, now)?;
-        let expires = collateral.expires().ok_or("it has no end")?;
-        if let Some(entry) = self.entries.get(platform).filter(|entry| entry.copy.holds(now)) {
-            not_older(&entry.collateral, &collateral)?;
-        }
+    ) -> Result<(), (String, Collateral)> {
+        let expires = match self.admissible(platform, quote, &collateral, now) {
+            Ok(expires) => expires,
+            Err(why) => return Err((why, collateral)),
+        };
         if !self.entries.contains_key(platform) && self.entries.len() == MAX_PLATFORMS {
             let first = self
                 .entries

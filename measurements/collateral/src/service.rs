@@ -23,6 +23,9 @@ const MAX_CRL: u64 = 512 * 1024;
 /// Most bytes of all headers of an answer; a chain of certificates takes about 5 KiB.
 const MAX_HEADERS: usize = 64 * 1024;
 
+/// The part that Intel's service does not have.
+const ROOT_CRL: &str = "root CA CRL";
+
 /// Which service, and how patient to be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -100,7 +103,7 @@ pub enum FetchError {
         why: String,
     },
     /// An answer that is no success.
-    #[error("{what} from {url}: HTTP {status}, expected 200{}", hint(*.status))]
+    #[error("{what} from {url}: HTTP {status}, expected 200{}", hint(.what, *.status))]
     Status {
         /// Which part.
         what: &'static str,
@@ -119,9 +122,10 @@ pub enum FetchError {
     },
 }
 
-fn hint(status: u16) -> &'static str {
-    match status {
-        404 => "; the service knows no such platform",
+fn hint(what: &str, status: u16) -> &'static str {
+    match (what, status) {
+        (ROOT_CRL, 404) => "; this service has none (Intel's own has not): say where it is with root-crl",
+        (_, 404) => "; the service knows no such platform",
         _ => "",
     }
 }
@@ -178,12 +182,12 @@ impl Service {
         let tcb = self.get("TCB info", &format!("{tdx}/tcb?fmspc={}", platform.fmspc), MAX_DOCUMENT)?;
         let qe = self.get("QE identity", &format!("{tdx}/qe/identity"), MAX_DOCUMENT)?;
         let root_crl = self.settings.root_crl.clone().unwrap_or_else(|| format!("{sgx}/rootcacrl"));
-        let root_crl = self.get("root CA CRL", &root_crl, MAX_CRL)?;
+        let root_crl = self.get(ROOT_CRL, &root_crl, MAX_CRL)?;
         let tcb_info = parse::tcb_info("TCB info", &tcb.body)?;
         let qe_identity = parse::qe_identity("QE identity", &qe.body)?;
         Ok(Collateral::from(QuoteCollateralV3 {
             pck_crl_issuer_chain: pck_crl.chain("PCK CRL chain", &["SGX-PCK-CRL-Issuer-Chain"])?,
-            root_ca_crl: parse::crl("root CA CRL", &root_crl.body)?,
+            root_ca_crl: parse::crl(ROOT_CRL, &root_crl.body)?,
             pck_crl: parse::crl("PCK CRL", &pck_crl.body)?,
             tcb_info_issuer_chain: tcb
                 .chain("TCB info chain", &["TCB-Info-Issuer-Chain", "SGX-TCB-Info-Issuer-Chain"])?,

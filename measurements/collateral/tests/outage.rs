@@ -116,6 +116,32 @@ fn what_was_kept_on_disk_works_offline() {
 }
 
 #[test]
+fn a_copy_from_the_future_is_looked_after_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.save(&PlatformId::of_quote(quote()).unwrap(), &CASE.collateral, AT + 20 * DAY).unwrap();
+    let pccs = Pccs::start(good());
+    let mut keeper = keeper(&pccs, Some(store));
+    assert_eq!(keeper.collateral(quote(), AT).unwrap().origin, Origin::Disk);
+    assert!(keeper.next_refresh().unwrap() <= AT);
+    assert!(keeper.refresh(AT)[0].trouble.is_none());
+    assert_eq!(keeper.next_refresh(), Some(AT + DAY));
+}
+
+#[test]
+fn what_is_refused_is_told_apart_from_what_can_not_be_read() {
+    let pccs = Pccs::start(Mode::Garbage);
+    let error = keeper(&pccs, None).collateral(quote(), AT).unwrap_err();
+    assert!(matches!(error, KeeperError::Unavailable { .. }), "{error}");
+    pccs.set(good());
+    let mut production = Keeper::new(Some(service(&pccs)), None, Policy::production());
+    let error = production.collateral(quote(), AT).unwrap_err();
+    let KeeperError::Refused { why, collateral, .. } = error else { panic!("{error}") };
+    assert!(why.starts_with("trust_root: "), "{why}");
+    assert_eq!(collateral.digest(), CASE.collateral.digest());
+}
+
+#[test]
 fn a_damaged_file_is_refused_once_and_fetched_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
