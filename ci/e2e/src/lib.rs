@@ -93,7 +93,7 @@ impl Stage {
         };
         let policy = PolicyFile::parse(std::str::from_utf8(&read("policy.toml")?)?)?;
         let policy = policy.resolve(Some(&read("root.der")?))?;
-        Ok(Trust { policy, collateral: Collateral::parse(&read("collateral.json")?)?, reference })
+        Ok(Trust::new(policy, Collateral::parse(&read("collateral.json")?)?, reference))
     }
 }
 

@@ -78,12 +78,11 @@ impl Target {
             Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
         let reference =
             Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
-        Ok((endpoint, Trust { policy, collateral, reference }))
+        Ok((endpoint, Trust::new(policy, collateral, reference)))
     }
 
     /// The time of appraisal, in seconds since 1970.
     pub fn at(&self) -> u64 {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         self.at.unwrap_or_else(now)
     }
 
@@ -91,6 +90,11 @@ impl Target {
         let path = self.run.join(RUN_FILE);
         serde_json::from_slice(&read(&path)?).with_context(|| format!("{}: not a run file", path.display()))
     }
+}
+
+/// The clock of this machine, in seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Reads a policy and the root that it names; the root's path counts from the policy's folder.

@@ -16,7 +16,7 @@ mod error;
 pub use answer::Embeddings;
 pub use error::ClientError;
 
-use evidence::{Appraised, Collateral, Policy, Reference};
+use evidence::{Appraised, Cache, Collateral, Policy, Reference};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -24,6 +24,7 @@ use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use measure::wire::Evidence;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -43,6 +44,16 @@ pub struct Trust {
     pub collateral: Collateral,
     /// Registers of the releases that are accepted.
     pub reference: Reference,
+    /// What was verified of platforms already: connections under one trust, and under its clones, pay for a platform's chain
+    /// once. It changes no verdict.
+    pub cache: Arc<Cache>,
+}
+
+impl Trust {
+    /// With a cache of its own that is empty.
+    pub fn new(policy: Policy, collateral: Collateral, reference: Reference) -> Self {
+        Trust { policy, collateral, reference, cache: Arc::default() }
+    }
 }
 
 /// A connection to a worker that was appraised and found right.
@@ -72,7 +83,8 @@ impl Client {
         let _ = tcp.set_nodelay(true);
         let attested = ratls::connect(tcp, |evidence, report_data| {
             show(evidence);
-            evidence::appraise(evidence, &trust.collateral, &trust.policy, &trust.reference, report_data, at)
+            let Trust { policy, collateral, reference, cache } = trust;
+            cache.appraise(evidence, collateral, policy, reference, report_data, at)
         });
         let attested = attested.await.map_err(|error| ClientError::from_connect(address, error))?;
         let (appraised, stream) = attested.into_parts();

@@ -17,11 +17,7 @@ use support::{AT, STATIC_CONFIG, World, world};
 use tokio::net::TcpListener;
 
 fn trust(world: &World) -> Trust {
-    Trust {
-        policy: world.policy.clone(),
-        collateral: world.collateral.clone(),
-        reference: world.reference.clone(),
-    }
+    Trust::new(world.policy.clone(), world.collateral.clone(), world.reference.clone())
 }
 
 /// Serves every connection; returns the address.
@@ -81,6 +77,44 @@ async fn a_right_worker_is_appraised_once_and_asked_often() {
         assert_eq!(answer.vectors, [[1.0, 0.5], [2.0, 0.5]]);
         assert_eq!(answer.prompt_tokens, 7);
     }
+}
+
+#[tokio::test]
+async fn a_second_connection_pays_no_chain_and_gets_the_same_verdict() {
+    let world = world();
+    let (address, trust) = (worker(&world).await, trust(&world));
+    let first = Client::connect(&address, &trust, AT).await.unwrap();
+    assert_eq!((trust.cache.stats().missed, trust.cache.stats().entries), (1, 1));
+    let second = Client::connect(&address, &trust.clone(), AT).await.unwrap();
+    let stats = trust.cache.stats();
+    assert_eq!((stats.missed, stats.known + stats.repeated), (1, 1), "{stats:?}");
+    // Nothing differs but what is bound to the connection.
+    let alike = |client: &Client| {
+        let mut verdict = client.appraised().verdict().clone();
+        verdict.td.as_mut().unwrap().report_data = evidence::Hex([0; 64]);
+        let bound = verdict.checks.iter_mut().find(|check| check.name == CheckName::ReportData).unwrap();
+        (bound.expected, bound.actual) = (String::new(), String::new());
+        verdict
+    };
+    assert_eq!(alike(&first), alike(&second));
+    assert_ne!(first.appraised().td().report_data, second.appraised().td().report_data);
+}
+
+#[tokio::test]
+async fn a_known_platform_is_refused_as_before_under_another_trust_with_the_same_cache() {
+    let world = world();
+    let (address, trust) = (worker(&world).await, trust(&world));
+    Client::connect(&address, &trust, AT).await.unwrap();
+    let mut other = trust.clone();
+    other.reference.releases[0].rtmr2 = other.reference.releases[0].rtmr1;
+    let error = Client::connect(&address, &other, AT).await.err().unwrap();
+    let failed: Vec<_> = error.verdict().unwrap().failed().map(|check| check.name).collect();
+    assert_eq!(failed, [CheckName::Registers]);
+    let production = Trust { policy: evidence::Policy::production(), ..trust.clone() };
+    assert!(Client::connect(&address, &production, AT).await.err().unwrap().verdict().is_some());
+    let expired = Client::connect(&address, &trust, AT + 10 * 365 * 24 * 60 * 60).await.err().unwrap();
+    let failed: Vec<_> = expired.verdict().unwrap().failed().map(|check| check.name).collect();
+    assert!(failed.contains(&CheckName::CollateralWindow), "{failed:?}");
 }
 
 #[tokio::test]
