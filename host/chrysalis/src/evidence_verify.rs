@@ -1,9 +1,10 @@
 //! `chrysalis evidence verify`: a quote with what belongs to it, as files of their own or as one bundle.
 //!
 //! What is named on the command line counts before what a bundle brings: reference values and report data of a bundle are
-//! its maker's word, and the output says where they came from.
+//! its maker's word, and the output says where they came from. Where a service or a cache is named, collateral comes from there.
 
 use crate::input::read;
+use crate::online::{Answer, Found, Online};
 use crate::output::{Outcome, facts};
 use crate::trust;
 use anyhow::{Context, Result, bail};
@@ -18,17 +19,23 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 pub struct Args {
     /// A bundle, in the place of quote, collateral and everything else.
-    #[arg(long, conflicts_with_all = ["quote", "collateral"])]
+    #[arg(long, conflicts_with_all = ["quote", "collateral", "service", "cache"])]
     bundle: Option<PathBuf>,
     /// The quote, as the platform gave it.
     #[arg(long, required_unless_present = "bundle")]
     quote: Option<PathBuf>,
     /// Collateral (JSON with the fields of QuoteCollateralV3).
-    #[arg(long, required_unless_present = "bundle")]
+    #[arg(
+        long,
+        required_unless_present_any = ["bundle", "service", "cache"],
+        conflicts_with_all = ["service", "cache"]
+    )]
     collateral: Option<PathBuf>,
-    /// Time of the appraisal, seconds since 1970.
-    #[arg(long)]
-    at: u64,
+    #[command(flatten)]
+    online: Online,
+    /// Time of the appraisal, seconds since 1970; now if absent beside --service or --cache.
+    #[arg(long, required_unless_present_any = ["service", "cache"])]
+    at: Option<u64>,
     /// CC event log of the same boot.
     #[arg(long)]
     eventlog: Option<PathBuf>,
@@ -62,12 +69,22 @@ struct Given {
     reference: Option<Reference>,
     report_data: Option<[u8; 64]>,
     bundle: Option<Bundle>,
+    source: Option<Source>,
+}
+
+/// Where collateral came from that was in no file.
+enum Source {
+    /// A service or a cache.
+    Found(Found),
+    /// A service whose answer is not genuine; the verdict shows by which check.
+    Refused(String),
 }
 
 /// Appraises, and prints every check.
 pub fn run(args: &Args, json: bool) -> Result<Outcome> {
     let policy = args.policy.as_deref().map(trust::policy).transpose()?.unwrap_or_else(Policy::production);
-    let given = given(args)?;
+    let at = args.at.unwrap_or_else(trust::now);
+    let given = given(args, &policy, at)?;
     let verdict = evidence::verify(&Inputs {
         quote: &given.quote,
         collateral: &given.collateral,
@@ -77,20 +94,21 @@ pub fn run(args: &Args, json: bool) -> Result<Outcome> {
         runtime: given.runtime.as_deref(),
         reference: given.reference.as_ref(),
         report_data: given.report_data.as_ref(),
-        at: args.at,
+        at,
     });
-    let gpu = given.bundle.as_ref().map(|bundle| gpus(bundle, &policy, args.at)).transpose()?.flatten();
+    let gpu = given.bundle.as_ref().map(|bundle| gpus(bundle, &policy, at)).transpose()?.flatten();
     let shown = shown(&verdict, &given, gpu.as_ref(), args)?;
     facts(json, &shown, || human(&verdict, &given, gpu.as_ref(), args))?;
     let accepted = verdict.accepted && gpu.is_none_or(|gpu| gpu.accepted);
     Ok(if accepted { Outcome::Fine } else { Outcome::Mismatch })
 }
 
-fn given(args: &Args) -> Result<Given> {
+fn given(args: &Args, policy: &Policy, at: u64) -> Result<Given> {
     let mut given = match (&args.bundle, &args.quote, &args.collateral) {
         (Some(path), ..) => of_bundle(path)?,
         (None, Some(quote), Some(collateral)) => of_files(quote, collateral)?,
-        _ => bail!("give --bundle, or --quote and --collateral"),
+        (None, Some(quote), None) => of_service(quote, &args.online, policy, at)?,
+        _ => bail!("give --bundle, or --quote and --collateral, or --quote and --service"),
     };
     let log = |path: &Path, format| anyhow::Ok(EventLog { format, bytes: read(path)? });
     if let Some(path) = &args.eventlog {
@@ -116,13 +134,35 @@ fn given(args: &Args) -> Result<Given> {
 }
 
 fn of_files(quote: &Path, collateral: &Path) -> Result<Given> {
-    let bytes = read(quote)?;
-    evidence::Quote::parse(&bytes).with_context(|| format!("{}", quote.display()))?;
+    let quote = read_quote(quote)?;
     let collateral =
         Collateral::parse(&read(collateral)?).with_context(|| format!("{}", collateral.display()))?;
-    let (event_log, static_config, runtime, reference, report_data, bundle) =
-        (None, None, None, None, None, None);
-    Ok(Given { quote: bytes, collateral, event_log, static_config, runtime, reference, report_data, bundle })
+    Ok(Given::of(quote, collateral))
+}
+
+fn of_service(quote: &Path, online: &Online, policy: &Policy, at: u64) -> Result<Given> {
+    let quote = read_quote(quote)?;
+    let (collateral, source) = match online.collateral(&quote, policy, at)? {
+        Answer::Genuine(found) => (Collateral::clone(&found.collateral), Source::Found(found)),
+        // Each reason to refuse collateral is a check that fails, so that the verdict refuses too, and says it all.
+        Answer::Refused { why, collateral } => (*collateral, Source::Refused(why)),
+    };
+    Ok(Given { source: Some(source), ..Given::of(quote, collateral) })
+}
+
+fn read_quote(path: &Path) -> Result<Vec<u8>> {
+    let bytes = read(path)?;
+    evidence::Quote::parse(&bytes).with_context(|| format!("{}", path.display()))?;
+    Ok(bytes)
+}
+
+impl Given {
+    /// The least: everything else is listed as skipped.
+    fn of(quote: Vec<u8>, collateral: Collateral) -> Self {
+        let (event_log, static_config, runtime, reference) = (None, None, None, None);
+        let (report_data, bundle, source) = (None, None, None);
+        Given { quote, collateral, event_log, static_config, runtime, reference, report_data, bundle, source }
+    }
 }
 
 fn of_bundle(path: &Path) -> Result<Given> {
@@ -130,16 +170,15 @@ fn of_bundle(path: &Path) -> Result<Given> {
         let bundle = Bundle::from_bytes(&read(path)?)?;
         evidence::Quote::parse(bundle.quote())?;
         let part = |part| bundle.part(part).map(<[u8]>::to_vec);
-        Ok(Given {
-            quote: bundle.quote().to_vec(),
-            collateral: bundle.collateral()?,
+        let given = Given {
             event_log: bundle.event_log(),
             static_config: part(BundlePart::StaticConfig),
             runtime: part(BundlePart::RuntimeRecord),
             reference: bundle.reference()?,
             report_data: bundle.report_data(),
-            bundle: Some(bundle),
-        })
+            ..Given::of(bundle.quote().to_vec(), bundle.collateral()?)
+        };
+        Ok(Given { bundle: Some(bundle), ..given })
     };
     attempt().with_context(|| format!("{}", path.display()))
 }
@@ -170,6 +209,11 @@ fn gpus(bundle: &Bundle, policy: &Policy, at: u64) -> Result<Option<GpuVerdict>>
 /// The verdict, and beside it what the bundle holds and what its GPUs are.
 fn shown(verdict: &Verdict, given: &Given, gpu: Option<&GpuVerdict>, args: &Args) -> Result<Value> {
     let mut shown = serde_json::to_value(verdict)?;
+    match &given.source {
+        Some(Source::Found(found)) => shown["collateral_source"] = serde_json::to_value(found)?,
+        Some(Source::Refused(why)) => shown["collateral_source"] = json!({ "refused": why }),
+        None => {}
+    }
     let Some(bundle) = &given.bundle else { return Ok(shown) };
     shown["bundle"] = json!({
         "taken_at": bundle.taken_at(),
@@ -189,6 +233,11 @@ fn human(verdict: &Verdict, given: &Given, gpu: Option<&GpuVerdict>, args: &Args
     let mut out = verdict.table(colour);
     if let Some(gpu) = gpu {
         out += &format!("\n{}", gpu.table(colour));
+    }
+    match &given.source {
+        Some(Source::Found(found)) => out += &found.sentence(),
+        Some(Source::Refused(why)) => out += &format!("the service's collateral is not genuine: {why}"),
+        None => {}
     }
     if let Some(bundle) = &given.bundle {
         let taken = bundle.taken_at().map_or_else(|| "an unstated time".into(), show_time);
