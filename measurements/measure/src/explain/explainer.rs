@@ -229,10 +229,11 @@ impl Explainer<'_> {
         }
     }
 
-    /// Whether the log adds up to a register that is shown. A CCEL says nothing of MRTD, which no event extends.
+    /// Whether the log adds up to a register that is shown. A CCEL says nothing of MRTD, which no event extends, and the
+    /// firmware's log nothing of RTMR3, which belongs to the running system.
     fn replays(&self, register: Register, found: Option<Digest384>) -> Option<bool> {
         let log = self.evidence.log.as_ref()?;
-        if register == Register::Mrtd && self.records(register).is_empty() {
+        if matches!(register, Register::Mrtd | Register::Rtmr3) && self.records(register).is_empty() {
             return None;
         }
         Some(log.replay().get(register) == found?)

@@ -54,6 +54,8 @@ const DEBUG_WORDS: [&str; 44] = [
 ];
 /// Values that are tried for each `name=value` word.
 const VALUES: [&str; 12] = ["0", "1", "2", "3", "4", "7", "8", "yes", "no", "on", "off", "ttyS0,115200"];
+/// A number is also tried up by this much and down by this much.
+const NUMBERS_AROUND: i64 = 16;
 /// Pairs of changes are tried while a line has no more words: beyond, their number explodes.
 const MAX_WORDS_FOR_PAIRS: usize = 48;
 /// Longest line whose neighbourhood is walked (Linux takes 2,048 bytes on x86).
@@ -138,8 +140,8 @@ fn changed_once(line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     for (i, word) in words.iter().enumerate() {
         if let Some((name, value)) = word.split_once('=') {
-            let others = VALUES.iter().filter(|other| **other != value);
-            out.extend(others.map(|other| replaced(&words, i, &format!("{name}={other}"))));
+            let others = other_values(value);
+            out.extend(others.iter().map(|other| replaced(&words, i, &format!("{name}={other}"))));
         }
         if i + 1 < words.len() {
             let mut swapped = words.clone();
@@ -149,6 +151,18 @@ fn changed_once(line: &str) -> Vec<String> {
     }
     // White space that an editor leaves or a script adds.
     out.extend([format!("{line} "), format!(" {line}"), format!("{line}\n")]);
+    out
+}
+
+/// Values that people give instead of this one.
+fn other_values(value: &str) -> Vec<String> {
+    let number: Option<i64> = value.parse().ok();
+    let around = number.into_iter().flat_map(|n| {
+        (1..=NUMBERS_AROUND).flat_map(move |by| [n.checked_add(by), n.checked_sub(by)]).flatten()
+    });
+    let mut out: Vec<String> =
+        VALUES.iter().filter(|other| **other != value).map(|v| (*v).to_owned()).collect();
+    out.extend(around.map(|n| n.to_string()).filter(|n| !VALUES.contains(&n.as_str())));
     out
 }
 
@@ -213,6 +227,8 @@ mod tests {
             "root=/dev/dm-0 loglevel=4 quiet console=ttyS0",
             "root=/dev/dm-0 loglevel=7 quiet",
             "root=/dev/dm-0 loglevel=4",
+            "root=/dev/dm-0 loglevel=-9 quiet",
+            "root=/dev/dm-0 loglevel=20 quiet",
         ] {
             assert!(near.iter().any(|n| n == changed), "{changed}");
         }
