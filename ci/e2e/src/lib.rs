@@ -144,6 +144,7 @@ pub fn evidence_of(endpoint: &SocketAddr, trust: &Trust, at: u64) -> Result<Evid
     sent.context("no evidence came")
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// A runtime of one thread, for one conversation.
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime of one thread")
 }

@@ -2,10 +2,13 @@
 
 use anyhow::{Context, Result};
 use builder::artifacts::names;
-use e2e::{DEADLINE, Stage, alone, boot, connect, failed, now, tamper};
+use client::Client;
+use e2e::{DEADLINE, Stage, alone, boot, failed, now, runtime, tamper};
 use evidence::{CheckName, Verdict};
 use launcher::settings::Settings;
 use launcher::{Failure, LaunchError};
+use measure::explain::{self, Artifacts, Bounds, Expected, File};
+use protocol::evidence::Evidence;
 use std::path::{Path, PathBuf};
 
 /// A private copy of an artifact, to be changed.
@@ -15,14 +18,39 @@ fn copy(from: &Path, scratch: &Path) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// Boots changed settings, holds the machine against the unchanged image's reference values, and returns the verdict.
-fn verdict_on(stage: &Stage, settings: &Settings, unchanged: &Settings) -> Result<Verdict> {
+/// Boots changed settings, holds the machine against the unchanged image's reference values, and returns the verdict with
+/// the evidence that it was refused for.
+fn refusal_of(stage: &Stage, settings: &Settings, unchanged: &Settings) -> Result<(Verdict, Evidence)> {
     let foretold = launcher::foretell::foretell(unchanged, &|path| path.to_owned())?;
     let trust = stage.trust("demo", foretold.reference(&unchanged.static_config))?;
     let guest = boot(settings)?;
     guest.wait_serving(DEADLINE)?;
-    let error = connect(&guest.endpoint(), &trust, now()).err().context("accepted, expected a refusal")?;
-    error.verdict().cloned().with_context(|| format!("no verdict: {error}"))
+    let (endpoint, mut seen) = (guest.endpoint().to_string(), None);
+    let connecting =
+        Client::connect_showing(&endpoint, &trust, now(), |evidence| seen = Some(evidence.clone()));
+    let error = runtime().block_on(connecting).err().context("accepted, expected a refusal")?;
+    let verdict = error.verdict().cloned().with_context(|| format!("no verdict: {error}"))?;
+    Ok((verdict, seen.context("no evidence came")?))
+}
+
+/// What `measure explain` says of a machine, from the unchanged image's files and shape.
+fn explained(evidence: &Evidence, unchanged: &Settings) -> Result<String> {
+    let saved = serde_json::json!({
+        "quote": hex::encode(&evidence.quote),
+        "log_format": "tpm",
+        "event_log": hex::encode(&evidence.event_log.bytes),
+        "runtime": hex::encode(&evidence.runtime),
+    });
+    let paths = [&unchanged.firmware.code, &unchanged.firmware.vars, &unchanged.image.uki];
+    let read =
+        paths.map(|path| std::fs::read(path).with_context(|| format!("{}: unreadable", path.display())));
+    let [code, vars, uki] = read;
+    let (code, vars, uki) = (code?, vars?, uki?);
+    let files = [("code.fd", &code), ("vars.fd", &vars), ("uki.efi", &uki)];
+    let artifacts = Artifacts::gather(&files.map(|(path, bytes)| File { path, bytes }), "unchanged");
+    let expected = Expected { shape: Some(unchanged.shape()), boot: Some(unchanged.boot), vmm: None };
+    let evidence = explain::Evidence::parse(&serde_json::to_vec(&saved)?)?;
+    Ok(explain::explain(&evidence, &artifacts, &expected, Bounds::default()).table(false))
 }
 
 /// Boots, and returns how the machine failed.
@@ -45,8 +73,10 @@ fn command_line_tampered_is_refused() {
     let mut settings = unchanged.clone();
     settings.image.uki = copy(&unchanged.image.uki, &scratch).unwrap();
     tamper::replace_in_section(&settings.image.uki, ".cmdline", b"panic=-1", b"panic=-2").unwrap();
-    let verdict = verdict_on(&stage, &settings, &unchanged).unwrap();
+    let (verdict, evidence) = refusal_of(&stage, &settings, &unchanged).unwrap();
     assert_eq!(failed(&verdict), [CheckName::Registers], "{verdict}");
+    let why = explained(&evidence, &unchanged).unwrap();
+    assert!(why.contains("panic=-1") && why.contains("panic=-2"), "{why}");
 }
 
 #[test]
@@ -60,8 +90,10 @@ fn uki_section_tampered_is_refused() {
     let bytes = std::fs::read(&settings.image.uki).unwrap();
     let osrel = tamper::section_range(&bytes, ".osrel").unwrap();
     tamper::flip_bit(&settings.image.uki, osrel.start as u64).unwrap();
-    let verdict = verdict_on(&stage, &settings, &unchanged).unwrap();
+    let (verdict, evidence) = refusal_of(&stage, &settings, &unchanged).unwrap();
     assert_eq!(failed(&verdict), [CheckName::Registers], "{verdict}");
+    let why = explained(&evidence, &unchanged).unwrap();
+    assert!(why.contains(".osrel"), "{why}");
 }
 
 #[test]
