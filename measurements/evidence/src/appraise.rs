@@ -161,7 +161,7 @@ pub(crate) fn verify_with(cache: Option<&Cache>, inputs: &Inputs<'_>) -> Verdict
     if quote.padding > 0 {
         found += &format!(", {} zero bytes trail", quote.padding);
     }
-    checks.judge(CheckName::QuoteFormat, true, wanted, &found, source);
+    checks.judge(CheckName::QuoteFormat, true, wanted, found, source);
     let signed = signatures::check(&mut checks, inputs, &quote, cache);
     td_checks::check(&mut checks, &quote.td, inputs.policy, signed.attributes_fault.as_deref());
     let reference = inputs.reference();

@@ -24,8 +24,19 @@ impl<const N: usize> Hex<N> {
 
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        write_hex(f, &self.0)
     }
+}
+
+/// Writes lower-case hex without a copy on the heap.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let mut digits = [0; 96];
+    for bytes in bytes.chunks(48) {
+        let digits = &mut digits[..2 * bytes.len()];
+        hex::encode_to_slice(bytes, digits).map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?)?;
+    }
+    Ok(())
 }
 
 impl<const N: usize> fmt::Debug for Hex<N> {

@@ -36,7 +36,7 @@ const QE_REPORT_HEAD: usize = 320;
 /// Bytes of P-256's `SubjectPublicKeyInfo` bit string, uncompressed.
 const POINT: usize = 65;
 
-type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
 /// A verifier that remembers platforms. One serves any number of policies and threads.
 #[derive(Debug)]
@@ -117,28 +117,38 @@ impl Cache {
     }
 
     /// The endorsements of this quote's platform, if they are known to hold now and the quote's own signatures hold.
-    pub(crate) fn known(&self, inputs: &Inputs<'_>, quote: &Quote) -> Option<Arc<Endorsed>> {
-        let key = key(inputs, quote)?;
-        let report = qe_report(&key, quote);
-        let (endorsed, repeated) = self.lock().find(&key, &report, inputs.at)?;
+    pub(crate) fn known(
+        &self,
+        key: Option<&Key>,
+        inputs: &Inputs<'_>,
+        quote: &Quote,
+    ) -> Option<Arc<Endorsed>> {
+        let key = key?;
+        let report = qe_report(key, quote);
+        let (endorsed, repeated) = self.lock().find(key, &report, inputs.at)?;
         // Signatures are checked with the lock open.
         if !repeated && !qe_signed(&endorsed.pck_key, quote) {
             return None;
         }
         let signed = inputs.quote.get(..quote.signed_len)?;
-        if !verify(
-            &[&[4], &quote.signature.attestation_key.0[..]].concat(),
-            signed,
-            &quote.signature.signature.0,
-        ) {
+        // SEC1, uncompressed.
+        let mut attestation_key = [4; POINT];
+        attestation_key[1..].copy_from_slice(&quote.signature.attestation_key.0);
+        if !verify(&attestation_key, signed, &quote.signature.signature.0) {
             return None;
         }
-        self.lock().count(&key, &report, repeated);
+        self.lock().count(key, &report, repeated);
         Some(endorsed)
     }
 
     /// Keeps what the slow path found, if all of it held.
-    pub(crate) fn learn(&self, inputs: &Inputs<'_>, quote: &Quote, endorsed: &Arc<Endorsed>) {
+    pub(crate) fn learn(
+        &self,
+        key: Option<Key>,
+        inputs: &Inputs<'_>,
+        quote: &Quote,
+        endorsed: &Arc<Endorsed>,
+    ) {
         let mut inner = self.lock();
         inner.stats.missed += 1;
         let Some(Ok(window)) = &endorsed.window else { return };
@@ -146,7 +156,7 @@ impl Cache {
         if !endorsed.verified || !evaluated || endorsed.pck_key.len() != POINT {
             return;
         }
-        let Some(key) = key(inputs, quote) else { return };
+        let Some(key) = key else { return };
         let bytes = endorsed.size();
         if bytes > self.max_bytes || self.max_entries == 0 {
             return;
@@ -211,7 +221,7 @@ impl Inner {
 
 /// Everything that the library judges, but the signatures of this very quote: root, collateral, PCK chain, the header
 /// before its user data, the body before and behind the measurements, the QE report before its report data.
-fn key(inputs: &Inputs<'_>, quote: &Quote) -> Option<Key> {
+pub(crate) fn key(inputs: &Inputs<'_>, quote: &Quote) -> Option<Key> {
     let (bytes, signature) = (inputs.quote, &quote.signature);
     let body = quote.signed_len.checked_sub(quote.td.wire_len())?;
     let mut hash = Sha256::new();
@@ -222,8 +232,24 @@ fn key(inputs: &Inputs<'_>, quote: &Quote) -> Option<Key> {
     hash.update(bytes.get(body + TD10_LEN..quote.signed_len)?);
     hash.update(&signature.qe_report.0[..QE_REPORT_HEAD]);
     hash.update((signature.qe_auth_data.len() as u64).to_le_bytes());
-    hash.update(&signature.pck_chain);
+    let chain = &signature.pck_chain;
+    let (leaf, tail) = before_issuers(chain, inputs.collateral).unwrap_or((chain, &[]));
+    hash.update((chain.len() as u64).to_le_bytes());
+    hash.update((leaf.len() as u64).to_le_bytes());
+    hash.update(leaf);
+    hash.update(tail);
     Some(hash.finalize().into())
+}
+
+/// What stands in a PCK chain before and behind the issuers that the collateral has as well, in the very same bytes: those
+/// are in its hash already, and are two thirds of the chain. `None` where the chain does not end in them.
+fn before_issuers<'a>(chain: &'a [u8], collateral: &Collateral) -> Option<(&'a [u8], &'a [u8])> {
+    let issuers = collateral.fields().pck_crl_issuer_chain.as_bytes().trim_ascii_end();
+    // Quoting libraries append the NUL of a C string.
+    let filler = chain.iter().rev().take_while(|byte| **byte == 0 || byte.is_ascii_whitespace()).count();
+    let (certificates, tail) = chain.split_at_checked(chain.len().checked_sub(filler)?)?;
+    let leaf = certificates.strip_suffix(issuers).filter(|_| !issuers.is_empty())?;
+    Some((leaf, tail))
 }
 
 /// The platform's key (and so its PCK), QE report, its signature, attestation key and what the report commits to beside it.
@@ -254,4 +280,30 @@ fn qe_signed(pck_key: &[u8], quote: &Quote) -> bool {
 /// ECDSA P-256 with SHA-256, `r || s`.
 fn verify(key: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(message, signature).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collateral(issuers: &str) -> Collateral {
+        let json = serde_json::json!({
+            "pck_crl_issuer_chain": issuers, "root_ca_crl": "", "pck_crl": "", "tcb_info_issuer_chain": "",
+            "tcb_info": "", "tcb_info_signature": "", "qe_identity_issuer_chain": "", "qe_identity": "",
+            "qe_identity_signature": "",
+        });
+        Collateral::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn of_a_chain_only_the_very_issuers_of_the_collateral_are_left_out() {
+        let parts = |chain, issuers| before_issuers(chain, &collateral(issuers));
+        assert_eq!(parts(b"leaf\nca root\n\0", "ca root\n"), Some((&b"leaf\n"[..], &b"\n\0"[..])));
+        assert_eq!(parts(b"leaf\nca root", "ca root"), Some((&b"leaf\n"[..], &b""[..])));
+        assert_eq!(parts(b"leaf\nca r00t", "ca root"), None);
+        assert_eq!(parts(b"leaf\nca root more", "ca root"), None);
+        assert_eq!(parts(b"leaf\n", ""), None);
+        assert_eq!(parts(b"\0\n", "ca root"), None);
+        assert_eq!(parts(b"", ""), None);
+    }
 }

@@ -3,19 +3,21 @@
 //! The form is the usual JSON of `QuoteCollateralV3`: PEM chains and JSON documents as strings, CRLs and signatures as hex.
 //! Intel SGX and TDX Provisioning Certification Service API, version 4.
 
-use crate::{policy, time};
-use dcap_qvl::QuoteCollateralV3;
+use crate::certificate::{self, Known};
+use crate::time;
+use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use x509_cert::Certificate;
+use std::borrow::Cow;
+use std::sync::Arc;
 use x509_cert::der::asn1::AnyRef;
 use x509_cert::der::{Decode, SliceReader};
 use x509_cert::time::Time;
 
 /// Most bytes of a collateral file that are read; Intel's is about 20 KiB.
 pub const MAX_COLLATERAL: usize = 1024 * 1024;
-/// Most certificates looked at in one chain; real chains have two or three.
-const MAX_CHAIN: usize = 8;
+
+pub(crate) const PCK_CHAIN: &str = "PCK chain";
 
 /// Why collateral was refused.
 #[derive(Debug, thiserror::Error)]
@@ -44,23 +46,12 @@ pub struct Collateral {
 #[derive(Debug, Clone)]
 struct Own {
     documents: Vec<Document>,
-    /// Each certificate that `documents` counts already, DER.
-    seen: Vec<Vec<u8>>,
-    /// Where its signers' chains end, and the DER of that certificate.
-    ends: Vec<(Vec<u8>, ChainEnd)>,
-}
-
-/// The last certificate of a chain.
-#[derive(Debug, Clone)]
-pub(crate) struct ChainEnd {
-    /// Of which chain.
-    pub(crate) what: &'static str,
-    pub(crate) self_issued: bool,
-    pub(crate) subject: String,
-    /// SHA-384 of its public key, hex.
-    pub(crate) key_id: String,
-    /// SHA-256 of itself, hex.
-    pub(crate) fingerprint: String,
+    /// Each certificate that `documents` counts already.
+    seen: Vec<Arc<Known>>,
+    /// Of which chain, and the certificate in which it ends.
+    ends: Vec<(&'static str, Arc<Known>)>,
+    info: Result<Arc<TcbInfo>, String>,
+    identity: Result<Arc<QeIdentity>, String>,
 }
 
 impl Collateral {
@@ -104,29 +95,35 @@ impl Collateral {
     }
 
     /// Where the chains of its signers end, as far as they can be read.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = &ChainEnd> {
-        self.own.iter().flat_map(|own| &own.ends).map(|(_, end)| end)
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&'static str, &Known)> {
+        self.own.iter().flat_map(|own| &own.ends).map(|(what, end)| (*what, end.as_ref()))
     }
 
-    /// Where the PCK chain ends; that certificate is mostly one that was read already.
-    pub(crate) fn end_of_pck(&self, chain: &[Vec<u8>]) -> Option<ChainEnd> {
-        const WHAT: &str = "PCK chain";
-        let last = chain.last()?;
-        let known = self.own.iter().flat_map(|own| &own.ends).find(|(der, _)| der == last);
-        known
-            .map_or_else(|| ChainEnd::of(WHAT, last), |(_, end)| Some(ChainEnd { what: WHAT, ..end.clone() }))
+    /// The PCK chain that counts, certificates that are the collateral's as well read only once.
+    pub(crate) fn read_pck_chain(&self, from_quote: &[u8]) -> Result<Vec<Arc<Known>>, String> {
+        let bytes = self.pck_chain(from_quote);
+        let pem = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+        let known = self.own.as_ref().map_or(&[][..], |own| &own.seen);
+        certificate::chain(PCK_CHAIN, &pem, known)
     }
 
     /// Every dated part, those of this PCK chain among them.
-    pub(crate) fn with_chain(&self, pck: &Result<Vec<Vec<u8>>, String>) -> Result<Vec<Document>, String> {
+    pub(crate) fn with_chain(&self, pck: &Result<Vec<Arc<Known>>, String>) -> Result<Vec<Document>, String> {
         let own = self.own.as_ref().map_err(String::clone)?;
         let mut documents = own.documents.clone();
-        for (at, der) in pck.as_ref().map_err(String::clone)?.iter().enumerate() {
-            if !own.seen.contains(der) && !pck.iter().flatten().take(at).any(|earlier| earlier == der) {
-                documents.push(dated_certificate("PCK chain", der)?);
+        let pck = pck.as_ref().map_err(String::clone)?;
+        for (at, certificate) in pck.iter().enumerate() {
+            if !own.seen.iter().chain(&pck[..at]).any(|earlier| earlier.der() == certificate.der()) {
+                documents.push(certificate.document(PCK_CHAIN)?);
             }
         }
         Ok(documents)
+    }
+
+    /// TCB info and QE identity as dcap-qvl reads them.
+    pub(crate) fn signed(&self) -> Result<(&TcbInfo, &QeIdentity), String> {
+        let own = self.own.as_ref().map_err(String::clone)?;
+        Ok((own.info.as_deref().map_err(String::clone)?, own.identity.as_deref().map_err(String::clone)?))
     }
 }
 
@@ -160,13 +157,19 @@ fn digest(fields: &QuoteCollateralV3) -> [u8; 32] {
 
 impl Own {
     fn read(fields: &QuoteCollateralV3) -> Result<Self, String> {
+        let info: Result<TcbInfo, _> = read_json("TCB info", &fields.tcb_info);
+        let identity: Result<QeIdentity, _> = read_json("QE identity", &fields.qe_identity);
+        let dates = info.as_ref().ok().map(|info| (info.issue_date.as_str(), info.next_update.as_str()));
+        let info_dates = dated_json("TCB info", &fields.tcb_info, dates)?;
+        let dates = identity.as_ref().ok().map(|qe| (qe.issue_date.as_str(), qe.next_update.as_str()));
+        let identity_dates = dated_json("QE identity", &fields.qe_identity, dates)?;
         let mut documents = vec![
-            dated_json("TCB info", &fields.tcb_info)?,
-            dated_json("QE identity", &fields.qe_identity)?,
+            info_dates,
+            identity_dates,
             dated_crl("root CA CRL", &fields.root_ca_crl)?,
             dated_crl("PCK CRL", &fields.pck_crl)?,
         ];
-        let (mut seen, mut ends): (Vec<Vec<u8>>, Vec<_>) = (Vec::new(), Vec::new());
+        let (mut seen, mut ends): (Vec<Arc<Known>>, Vec<_>) = (Vec::new(), Vec::new());
         let signers = [
             ("TCB info chain", fields.tcb_info_issuer_chain.as_str()),
             ("QE identity chain", &fields.qe_identity_issuer_chain),
@@ -177,33 +180,19 @@ impl Own {
             if signers[..at].iter().any(|(_, earlier)| *earlier == pem) {
                 continue;
             }
-            let chain = ders(what, pem)?;
-            for der in &chain {
-                if !seen.contains(der) {
-                    documents.push(dated_certificate(what, der)?);
-                    seen.push(der.clone());
+            let chain = certificate::chain(what, pem, &seen)?;
+            for certificate in &chain {
+                if !seen.iter().any(|earlier| earlier.der() == certificate.der()) {
+                    documents.push(certificate.document(what)?);
+                    seen.push(certificate.clone());
                 }
             }
             // dcap-qvl takes the issuer of the PCK CRL from the PCK chain.
             if what != "PCK CRL chain" {
-                ends.extend(chain.last().and_then(|der| Some((der.clone(), ChainEnd::of(what, der)?))));
+                ends.extend(chain.last().map(|end| (what, end.clone())));
             }
         }
-        Ok(Own { documents, seen, ends })
-    }
-}
-
-impl ChainEnd {
-    fn of(what: &'static str, der: &[u8]) -> Option<Self> {
-        let last = Certificate::from_der(der).ok()?;
-        let tbs = last.tbs_certificate();
-        Some(ChainEnd {
-            what,
-            self_issued: tbs.issuer() == tbs.subject(),
-            subject: tbs.subject().to_string(),
-            key_id: policy::key_id(&last),
-            fingerprint: policy::fingerprint(der),
-        })
+        Ok(Own { documents, seen, ends, info: info.map(Arc::new), identity: identity.map(Arc::new) })
     }
 }
 
@@ -228,44 +217,6 @@ impl Document {
     }
 }
 
-fn dated_certificate(what: &str, der: &[u8]) -> Result<Document, String> {
-    let certificate = Certificate::from_der(der).map_err(|e| format!("{what}: {e}"))?;
-    let tbs = certificate.tbs_certificate();
-    Ok(Document {
-        what: format!("certificate `{}`", common_name(tbs.subject())),
-        from: tbs.validity().not_before.to_unix_duration().as_secs(),
-        until: tbs.validity().not_after.to_unix_duration().as_secs(),
-    })
-}
-
-/// The certificates of a PEM chain, leaf first, DER; text without any has none. Text between them is nobody's business, as
-/// in dcap-qvl: quoting libraries append the NUL of a C string.
-pub(crate) fn ders(what: &str, pem: &str) -> Result<Vec<Vec<u8>>, String> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let mut out = Vec::new();
-    let mut rest = pem;
-    while let Some(start) = rest.find(BEGIN) {
-        let end = rest[start..].find(END).ok_or_else(|| format!("{what}: a certificate without its end"))?;
-        let (block, after) = rest[start..].split_at(end + END.len());
-        let (_, der) =
-            x509_cert::der::pem::decode_vec(block.as_bytes()).map_err(|e| format!("{what}: {e}"))?;
-        out.push(der);
-        if out.len() > MAX_CHAIN {
-            return Err(format!("{what}: expected at most {MAX_CHAIN} certificates, found more"));
-        }
-        rest = after;
-    }
-    Ok(out)
-}
-
-/// The common name alone; the rest of Intel's subjects is the same everywhere.
-fn common_name(subject: &x509_cert::name::Name) -> String {
-    let full = subject.to_string();
-    let name = full.split(',').find_map(|part| part.trim().strip_prefix("CN="));
-    name.map_or_else(|| full.clone(), str::to_owned)
-}
-
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Dates {
@@ -273,10 +224,19 @@ struct Dates {
     next_update: String,
 }
 
-fn dated_json(what: &str, json: &str) -> Result<Document, String> {
-    let dates: Dates = serde_json::from_str(json).map_err(|e| format!("{what}: {e}"))?;
+fn read_json<'a, T: serde::Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|e| format!("{what}: {e}"))
+}
+
+/// `dates`: issued and next update, where the whole document could be read; else they are read alone.
+fn dated_json(what: &str, json: &str, dates: Option<(&str, &str)>) -> Result<Document, String> {
     let read = |text: &str| time::read(text).ok_or_else(|| format!("{what}: `{text}` is no UTC date"));
-    Ok(Document { what: what.into(), from: read(&dates.issue_date)?, until: read(&dates.next_update)? })
+    let document = |from, until| Ok(Document { what: what.into(), from: read(from)?, until: read(until)? });
+    if let Some((from, until)) = dates {
+        return document(from, until);
+    }
+    let dates: Dates = read_json(what, json)?;
+    document(&dates.issue_date, &dates.next_update)
 }
 
 /// The dates alone: what a CRL lists is dcap-qvl's to read, and may be long.

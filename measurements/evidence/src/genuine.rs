@@ -5,7 +5,8 @@
 //! instead would hide a revocation from itself until that copy expires.
 
 use crate::appraise::{Inputs, verify};
-use crate::collateral::{Collateral, ders};
+use crate::certificate::ders;
+use crate::collateral::Collateral;
 use crate::quote::Quote;
 use crate::verdict::{Check, CheckName, Status, Verdict};
 use crate::{Hex, Policy};

@@ -113,7 +113,7 @@ impl Quote {
         r.take("reserved", 4)?;
         let qe_vendor = r.hex("QE vendor")?;
         let vendor = |v: &Hex<16>| *v == INTEL_QE_VENDOR;
-        expect("QE vendor", 12, &INTEL_QE_VENDOR.to_string(), qe_vendor, vendor)?;
+        expect("QE vendor", 12, INTEL_QE_VENDOR, qe_vendor, vendor)?;
         let user_data = r.hex("user data")?;
         let body_len = body_len(version, &mut r)?;
         let body_at = r.offset();
@@ -144,7 +144,7 @@ fn body_len(version: u16, r: &mut Reader<'_>) -> Result<usize, QuoteError> {
             return Err(QuoteError::Wrong { what, offset, expected, found: kind.to_string() });
         }
     };
-    expect("body size", HEADER_LEN + 2, &want.to_string(), size, |s| *s == want)?;
+    expect("body size", HEADER_LEN + 2, want, size, |s| *s == want)?;
     Ok(want)
 }
 
@@ -198,12 +198,12 @@ fn padding(rest: &[u8], offset: usize) -> Result<usize, QuoteError> {
 fn expect<T: std::fmt::Display>(
     what: &'static str,
     offset: usize,
-    expected: &str,
+    expected: impl std::fmt::Display,
     found: T,
     good: impl Fn(&T) -> bool,
 ) -> Result<(), QuoteError> {
     if good(&found) {
         return Ok(());
     }
-    Err(QuoteError::Wrong { what, offset, expected: expected.into(), found: found.to_string() })
+    Err(QuoteError::Wrong { what, offset, expected: expected.to_string(), found: found.to_string() })
 }

@@ -7,19 +7,18 @@
 //! Both the first look and a remembered one go through the same `judge`, so that they can't differ in words.
 
 use crate::appraise::Inputs;
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
+use crate::certificate::Known;
 use crate::chain::{self, Outcome, Step};
-use crate::collateral::{self, Collateral, Document};
+use crate::collateral::{Collateral, Document, PCK_CHAIN};
+use crate::pck::Pck;
 use crate::policy::{Platform, Policy};
 use crate::quote::Quote;
 use crate::tcb::{self, Evaluated, Tcb};
 use crate::verdict::{Check, CheckName, Checks};
 use crate::{module, tcb_checks, time};
-use dcap_qvl::intel::{PckExtension, parse_pck_extension};
 use dcap_qvl::{QeIdentity, TcbInfo};
 use std::sync::Arc;
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
 /// What came of it.
 #[derive(Default)]
@@ -136,24 +135,22 @@ pub(crate) fn check(
     quote: &Quote,
     cache: Option<&Cache>,
 ) -> Signed {
-    let endorsed = match cache.and_then(|cache| cache.known(inputs, quote)) {
-        Some(known) => known,
-        None => {
-            let found = Arc::new(look(inputs, quote));
-            if let Some(cache) = cache {
-                cache.learn(inputs, quote, &found);
-            }
-            found
-        }
+    let Some(cache) = cache else {
+        return judge(checks, inputs, &look(inputs, quote));
     };
+    let key = cache::key(inputs, quote);
+    let endorsed = cache.known(key.as_ref(), inputs, quote).unwrap_or_else(|| {
+        let found = Arc::new(look(inputs, quote));
+        cache.learn(key, inputs, quote, &found);
+        found
+    });
     judge(checks, inputs, &endorsed)
 }
 
 /// Everything from the bytes: every chain, CRL, document and signature.
 fn look(inputs: &Inputs<'_>, quote: &Quote) -> Endorsed {
     let (collateral, policy) = (inputs.collateral, inputs.policy);
-    let pem = collateral.pck_chain(&quote.signature.pck_chain);
-    let pck = collateral::ders("PCK chain", &String::from_utf8_lossy(pem));
+    let pck = collateral.read_pck_chain(&quote.signature.pck_chain);
     let mut found = Endorsed::default();
     let mut checks = Checks::new();
     if foreign_root(&mut checks, collateral, policy, &pck) {
@@ -175,15 +172,11 @@ fn look(inputs: &Inputs<'_>, quote: &Quote) -> Endorsed {
     found.window = Some(Ok(window));
     if outcome.passed(Step::QuoteSignature) {
         found.levels = levels(&mut checks, collateral, quote, &pck, &outcome);
-        found.pck_key = pck.ok().and_then(|chain| public_key(chain.first()?)).unwrap_or_default();
+        found.pck_key =
+            pck.ok().and_then(|chain| Some(chain.first()?.public_key()?.to_vec())).unwrap_or_default();
     }
     found.checks = checks.into_inner();
     found
-}
-
-fn public_key(der: &[u8]) -> Option<Vec<u8>> {
-    let certificate = Certificate::from_der(der).ok()?;
-    Some(certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec())
 }
 
 fn judge(checks: &mut Checks, inputs: &Inputs<'_>, endorsed: &Endorsed) -> Signed {
@@ -227,7 +220,7 @@ fn judge_window(checks: &mut Checks, at: u64, window: &Result<Window, String>) -
         let faults: Vec<String> = window.documents.iter().filter_map(|part| part.fault(at)).collect();
         faults.join("; ")
     };
-    checks.judge(CheckName::CollateralWindow, holds, &expected, &found, source);
+    checks.judge(CheckName::CollateralWindow, holds, expected, found, source);
     checks.expires(Some(window.until));
     holds.then_some(window.until)
 }
@@ -246,12 +239,12 @@ fn foreign_root(
     checks: &mut Checks,
     collateral: &Collateral,
     policy: &Policy,
-    pck: &Result<Vec<Vec<u8>>, String>,
+    pck: &Result<Vec<Arc<Known>>, String>,
 ) -> bool {
-    let own = pck.as_ref().ok().and_then(|chain| collateral.end_of_pck(chain));
-    for end in own.iter().chain(collateral.ends()) {
-        if end.self_issued && end.key_id != policy.root_key_id() {
-            let found = format!("{} ends in `{}`, SHA-256 {}", end.what, end.subject, end.fingerprint);
+    let own = pck.as_ref().ok().and_then(|chain| Some((PCK_CHAIN, chain.last()?.as_ref())));
+    for (what, end) in own.into_iter().chain(collateral.ends()) {
+        if end.other_root(policy.root_key_id()) {
+            let found = format!("{what} ends in {}", end.words());
             let (expected, source) = root_words(policy);
             checks.judge(CheckName::TrustRoot, false, &expected, &found, source);
             return true;
@@ -280,7 +273,7 @@ fn levels(
     checks: &mut Checks,
     collateral: &Collateral,
     quote: &Quote,
-    pck: &Result<Vec<Vec<u8>>, String>,
+    pck: &Result<Vec<Arc<Known>>, String>,
     outcome: &Outcome,
 ) -> Option<Levels> {
     let library = match outcome {
@@ -292,30 +285,28 @@ fn levels(
         Ok(documents) => documents,
         Err(why) => return Some(Levels { evaluated: Err(why), library }),
     };
-    if !fmspc(checks, &info, &pck) {
+    if !fmspc(checks, info, &pck) {
         return None;
     }
-    module::check(checks, &quote.td, &info);
-    Some(Levels { evaluated: tcb::evaluate(&info, &identity, quote, &pck), library })
+    module::check(checks, &quote.td, info);
+    Some(Levels { evaluated: tcb::evaluate(info, identity, quote, &pck), library })
 }
 
-fn documents(
-    collateral: &Collateral,
-    pck: &Result<Vec<Vec<u8>>, String>,
-) -> Result<(TcbInfo, QeIdentity, PckExtension), String> {
-    let fields = collateral.fields();
-    let info = serde_json::from_str(&fields.tcb_info).map_err(|e| format!("TCB info: {e}"))?;
-    let identity = serde_json::from_str(&fields.qe_identity).map_err(|e| format!("QE identity: {e}"))?;
+fn documents<'a>(
+    collateral: &'a Collateral,
+    pck: &Result<Vec<Arc<Known>>, String>,
+) -> Result<(&'a TcbInfo, &'a QeIdentity, Pck), String> {
+    let (info, identity) = collateral.signed()?;
     let leaf = pck.as_ref().map_err(String::clone)?.first().ok_or("PCK chain: empty")?;
-    let pck = parse_pck_extension(leaf).map_err(|e| format!("PCK certificate: {e:#}"))?;
+    let pck = leaf.pck().map_err(|e| format!("PCK certificate: {e}"))?;
     Ok((info, identity, pck))
 }
 
-fn fmspc(checks: &mut Checks, info: &TcbInfo, pck: &PckExtension) -> bool {
+fn fmspc(checks: &mut Checks, info: &TcbInfo, pck: &Pck) -> bool {
     let expected = format!("TDX, FMSPC {}, PCE id {}", hex::encode(pck.fmspc), hex::encode(&pck.pce_id));
     let found =
         format!("{}, FMSPC {}, PCE id {}", info.id, info.fmspc.to_lowercase(), info.pce_id.to_lowercase());
     let good = found == expected && info.version >= 3;
-    checks.judge(CheckName::Fmspc, good, &expected, &found, "PCK certificate, SGX extensions");
+    checks.judge(CheckName::Fmspc, good, expected, found, "PCK certificate, SGX extensions");
     good
 }

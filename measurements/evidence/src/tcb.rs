@@ -5,9 +5,9 @@
 //! SVN comparison component by component, module by TDX module identity), and adds how many levels behind and since when.
 //! Where both speak, they must agree.
 
+use crate::pck::Pck;
 use crate::quote::Quote;
 use crate::time;
-use dcap_qvl::intel::PckExtension;
 use dcap_qvl::{QeIdentity, TcbInfo, TcbLevel, TcbStatus, TcbStatusWithAdvisory};
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub(crate) fn evaluate(
     info: &TcbInfo,
     identity: &QeIdentity,
     quote: &Quote,
-    pck: &PckExtension,
+    pck: &Pck,
 ) -> Result<Evaluated, String> {
     let qe_svn = qe_isvsvn(quote);
     let qe_at = identity
@@ -98,7 +98,7 @@ struct PlatformLevels {
     status: TcbStatusWithAdvisory,
 }
 
-fn platform(info: &TcbInfo, tee_tcb_svn: &[u8; 16], pck: &PckExtension) -> Result<PlatformLevels, String> {
+fn platform(info: &TcbInfo, tee_tcb_svn: &[u8; 16], pck: &Pck) -> Result<PlatformLevels, String> {
     let levels = sorted(info);
     let mut found = None;
     for (at, candidate) in levels.iter().enumerate() {

@@ -57,7 +57,7 @@ pub(crate) fn check(checks: &mut Checks, inputs: &Inputs<'_>, levels: &Levels, u
     let word = word(settings, evaluated.status, evaluated.tcb.outdated_since(), inputs.at);
     let (good, found) = together(checks, settings, evaluated, &levels.library, word);
     parts(checks, inputs, &evaluated.tcb, word.good(), &expected, until);
-    checks.judge(CheckName::Tcb, good, &expected, &found, SOURCE);
+    checks.judge(CheckName::Tcb, good, expected, found, SOURCE);
     checks.expires(until.into_iter().chain(word.ends()).min());
 }
 
@@ -129,7 +129,7 @@ fn parts(
             level.map_or(Word::Accepted, |level| word(&inputs.policy.settings, level.word, since, inputs.at));
         let found =
             level.map_or_else(|| covered.into(), |level| format!("{}{}", level.words(), word.words()));
-        checks.judge(name, together || word.good(), expected, &found, source);
+        checks.judge(name, together || word.good(), expected, found, source);
         checks.expires(until.into_iter().chain(word.ends()).min());
     }
 }
@@ -140,6 +140,6 @@ fn evaluation(checks: &mut Checks, settings: &Settings, tcb: &Tcb, until: Option
     let good = tcb.evaluation_number.min(tcb.qe_evaluation_number) >= floor;
     let expected = format!("evaluation data number {floor} or above");
     let found = format!("TCB info {}, QE identity {}", tcb.evaluation_number, tcb.qe_evaluation_number);
-    checks.judge(CheckName::TcbEvaluation, good, &expected, &found, "policy");
+    checks.judge(CheckName::TcbEvaluation, good, expected, found, "policy");
     checks.expires(until);
 }

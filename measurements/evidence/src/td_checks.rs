@@ -1,5 +1,6 @@
 //! Checks of the TD's own properties against the policy.
 
+use crate::bytes::Hex;
 use crate::policy::{Policy, Settings};
 use crate::td::{TdReport, XFAM_FIXED1, attributes};
 use crate::verdict::{CheckName, Checks};
@@ -19,7 +20,7 @@ pub(crate) fn check(checks: &mut Checks, td: &TdReport, policy: &Policy, fault: 
         format!("owner {}, owner's configuration {}", brief(owner), brief(config))
     };
     let expected = words(&settings.mrowner, &settings.mrownerconfig);
-    checks.judge(CheckName::Mrowner, good, &expected, &words(&td.mrowner, &td.mrownerconfig), "policy");
+    checks.judge(CheckName::Mrowner, good, expected, words(&td.mrowner, &td.mrownerconfig), "policy");
 }
 
 fn attributes(checks: &mut Checks, td: &TdReport, settings: &Settings, fault: Option<&str>) {
@@ -30,7 +31,7 @@ fn attributes(checks: &mut Checks, td: &TdReport, settings: &Settings, fault: Op
         bits if bits & attributes::DEBUG != 0 => format!("DEBUG is on (bits 7:0 are {bits:#04x})"),
         bits => format!("profiling is on (bits 7:0 are {bits:#04x})"),
     };
-    checks.judge(CheckName::Debug, debug == 0, "DEBUG and profiling off", &found, SPEC);
+    checks.judge(CheckName::Debug, debug == 0, "DEBUG and profiling off", found, SPEC);
     let sept = bits & attributes::SEPT_VE_DISABLE != 0;
     checks.judge(CheckName::SeptVeDisable, sept, "on", if sept { "on" } else { "off" }, SPEC);
 
@@ -45,7 +46,7 @@ fn attributes(checks: &mut Checks, td: &TdReport, settings: &Settings, fault: Op
     if let Some(fault) = fault.filter(|_| !explained) {
         (good, found) = (false, fault.to_owned());
     }
-    checks.judge(CheckName::TdAttributes, good, &expected, &found, "policy");
+    checks.judge(CheckName::TdAttributes, good, expected, found, "policy");
 }
 
 fn names(bits: u64) -> String {
@@ -67,7 +68,7 @@ fn xfam(checks: &mut Checks, td: &TdReport, settings: &Settings) {
     let bits = td.xfam();
     let good = bits & XFAM_FIXED1 == XFAM_FIXED1 && bits & !settings.xfam_allowed == 0;
     let expected = format!("{XFAM_FIXED1:#x} set, nothing beyond {:#x}", settings.xfam_allowed);
-    checks.judge(CheckName::Xfam, good, &expected, &format!("{bits:#x}"), "policy");
+    checks.judge(CheckName::Xfam, good, expected, format!("{bits:#x}"), "policy");
 }
 
 fn service_td(checks: &mut Checks, td: &TdReport, settings: &Settings, fault: Option<&str>) {
@@ -78,7 +79,7 @@ fn service_td(checks: &mut Checks, td: &TdReport, settings: &Settings, fault: Op
     if let Some(fault) = fault.filter(|fault| good && fault.contains("MR service TD")) {
         (good, actual) = (false, fault.to_owned());
     }
-    checks.judge(CheckName::ServiceTd, good, &brief(&settings.mrservicetd), &actual, "policy");
+    checks.judge(CheckName::ServiceTd, good, brief(&settings.mrservicetd), actual, "policy");
 }
 
 /// Which module it is, beyond who signed it: that and its TCB level are checked against the collateral.
@@ -89,10 +90,10 @@ fn mrseam(checks: &mut Checks, td: &TdReport, settings: &Settings) {
         let accepted: Vec<String> = settings.mrseam.iter().map(ToString::to_string).collect();
         (settings.mrseam.contains(&td.mrseam), accepted.join(" or "))
     };
-    checks.judge(CheckName::Mrseam, good, &expected, &td.mrseam.to_string(), "policy");
+    checks.judge(CheckName::Mrseam, good, expected, Hex(td.mrseam.0).to_string(), "policy");
 }
 
 /// A register, `zeros` where that is what it is.
 pub(crate) fn brief(register: &Digest384) -> String {
-    if *register == Digest384::ZERO { "zeros".into() } else { register.to_string() }
+    if *register == Digest384::ZERO { "zeros".into() } else { Hex(register.0).to_string() }
 }

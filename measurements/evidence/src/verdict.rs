@@ -8,6 +8,7 @@ use crate::td::TdReport;
 use crate::time;
 use measure::Registers;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// A closed list of checks: those of a quote ([`CheckName`]), or those of a GPU.
@@ -235,7 +236,7 @@ pub struct Check<N = CheckName> {
     /// What was found, or why it was not run.
     pub actual: String,
     /// Where the expectation comes from.
-    pub source: String,
+    pub source: Cow<'static, str>,
     /// When the expectation expires, Unix seconds; none for those that don't.
     pub expires: Option<u64>,
 }
@@ -379,14 +380,27 @@ impl<N: Name> Checks<N> {
         Checks { checks: Vec::with_capacity(N::LIST.len()) }
     }
 
-    pub(crate) fn add(&mut self, name: N, status: Status, expected: &str, actual: &str, source: &str) {
-        let text = str::to_owned;
-        let (expected, actual, source) = (text(expected), text(actual), text(source));
+    pub(crate) fn add(
+        &mut self,
+        name: N,
+        status: Status,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+        source: impl Into<Cow<'static, str>>,
+    ) {
+        let (expected, actual, source) = (expected.into(), actual.into(), source.into());
         self.checks.push(Check { name, status, expected, actual, source, expires: None });
     }
 
     /// Passes if `good`, else fails.
-    pub(crate) fn judge(&mut self, name: N, good: bool, expected: &str, actual: &str, source: &str) {
+    pub(crate) fn judge(
+        &mut self,
+        name: N,
+        good: bool,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+        source: impl Into<Cow<'static, str>>,
+    ) {
         self.add(name, if good { Status::Pass } else { Status::Fail }, expected, actual, source);
     }
 
@@ -427,10 +441,10 @@ impl<N: Name> Checks<N> {
     /// The same, where not all that there are belong to what was checked.
     pub(crate) fn finish_of(mut self, list: &[N]) -> Vec<Check<N>> {
         let first = self.checks.iter().find(|c| c.status == Status::Fail).map(|c| c.name.text());
-        let why = format!("not reached, since {} failed", first.unwrap_or("an earlier check"));
+        let why = || format!("not reached, since {} failed", first.unwrap_or("an earlier check"));
         for &name in list {
             if !self.has(name) {
-                self.skip(name, "", &why);
+                self.skip(name, "", &why());
             }
         }
         self.checks.sort_by_key(|check| check.name);

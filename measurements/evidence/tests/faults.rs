@@ -53,7 +53,7 @@ fn each_fault_fails_exactly_the_check_that_it_should() {
         assert_eq!(failed, fault.expected(), "{fault:?}\n{verdict}");
         assert!(!verdict.accepted, "{fault:?} was accepted");
         let check = verdict.failed().next().unwrap();
-        let told = [&check.expected, &check.actual, &check.source].map(|text| !text.is_empty());
+        let told = [check.expected.as_str(), &check.actual, &check.source].map(|text| !text.is_empty());
         assert_eq!(told, [true; 3], "{fault:?}: {check:?}");
     }
 }

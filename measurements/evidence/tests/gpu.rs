@@ -43,7 +43,7 @@ fn each_fault_fails_exactly_the_check_that_it_should() {
         assert_eq!(names, Vec::from_iter(fault.expected()), "{fault:?}\n{verdict}");
         assert!(!verdict.accepted, "{fault:?} was accepted");
         for entry in verdict.failed() {
-            let told = [&entry.check.expected, &entry.check.actual, &entry.check.source];
+            let told = [entry.check.expected.as_str(), &entry.check.actual, &entry.check.source];
             assert_eq!(told.map(|text| !text.is_empty()), [true; 3], "{fault:?}: {entry:?}");
         }
     }

@@ -15,6 +15,7 @@ use super::x509::{Cert, Chain};
 use super::{measured, revocation};
 use crate::time;
 use crate::verdict::{Check, Checks, Name};
+use std::borrow::Cow;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::name::GeneralName;
 
@@ -331,7 +332,7 @@ impl Device<'_> {
         good: bool,
         expected: &str,
         actual: &str,
-        source: &str,
+        source: impl Into<Cow<'static, str>>,
     ) {
         self.checks.judge(name, good, expected, actual, source);
     }

@@ -145,7 +145,7 @@ fn compare(
     };
     let expected = format!("{count} golden values of {} {}", names.word, manifest.rim.version);
     let source = format!("manifest {}", &manifest.rim.tag_id.chars().take(16).collect::<String>());
-    device.judge(names.measurements, good, &expected, &words, &source);
+    device.judge(names.measurements, good, &expected, &words, source);
     device.checks.expires(manifest.until);
     good
 }
