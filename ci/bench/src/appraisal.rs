@@ -147,7 +147,7 @@ pub fn measure() -> Result<Vec<Number>> {
             &first,
             &library_first,
             FIRST,
-            "empty cache, both from the collateral's JSON on",
+            "empty cache, both from the collateral's JSON on; dcap-qvl's run is part of it",
         ),
     ])
 }
