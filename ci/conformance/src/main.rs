@@ -3,10 +3,12 @@
 //! ```text
 //! simulator::fault --vectors.rs--> DIR/<name>/{quote.bin, collateral.json, ...}, DIR/index.json
 //!                  \-verifiers.rs-> ours: failing checks; dcap-qvl alone: refused, another status, or accepted
+//! simulator::gpu ---devices.rs---> DIR/gpu-<name>/{evidence.json, driver-rim-0.xml, ...}; ours: failing checks
 //! ```
 //! Keys are made anew in each run, so no two runs write the same bytes; names and expectations stay. All evidence is of a
 //! SIMULATED platform. The exit code is 1 if our verifier does not fail exactly the checks that a defect should fail.
 
+mod devices;
 mod matrix;
 mod vectors;
 mod verifiers;
@@ -53,6 +55,7 @@ fn run(args: &Args) -> Result<bool> {
             dcap_qvl: verifiers::library(&case),
         });
     }
+    rows.extend(devices::rows(&args.dir)?);
     let index = matrix::index(&rows);
     let text = serde_json::to_string_pretty(&index)?;
     let path = args.dir.join("index.json");

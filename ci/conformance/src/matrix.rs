@@ -29,6 +29,7 @@ impl Row {
             Library::Refused(_) => "refuses".into(),
             Library::Status(status) => format!("says {status}"),
             Library::Accepted => "accepts".into(),
+            Library::NotItsSubject => "-".into(),
         }
     }
 }
@@ -65,12 +66,14 @@ pub fn table(rows: &[Row]) -> String {
     let ours = faults().filter(|row| row.is_right()).count();
     let by = |kind: fn(&Library) -> bool| faults().filter(|row| kind(&row.dcap_qvl)).count();
     let (refused, told) = (by(|l| matches!(l, Library::Refused(_))), by(|l| matches!(l, Library::Status(_))));
+    let (accepted, devices) = (by(|l| *l == Library::Accepted), by(|l| *l == Library::NotItsSubject));
     let _ = write!(
         out,
-        "{} defects: {ours} fail exactly the checks that they should; dcap-qvl alone refuses {refused}, tells another status for \
-         {told}, accepts {}. It is not shown logs, configuration, reference values and report data, which are its caller's.",
+        "{} defects: {ours} fail exactly the checks that they should. Of the {} in TDX evidence, dcap-qvl alone refuses {refused}, \
+         tells another status for {told}, accepts {accepted}. It is not shown logs, configuration, reference values and report \
+         data, which are its caller's, and it knows nothing of the GPUs that the other {devices} are about.",
         faults().count(),
-        faults().count() - refused - told,
+        faults().count() - devices,
     );
     out
 }

@@ -15,7 +15,6 @@ root = \"root.der\"
 
 /// Writes the folder of one case.
 pub fn write(dir: &Path, case: &Case) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (evidence, reference) = (&case.evidence, serde_json::to_vec_pretty(&case.reference)?);
     let collateral = case.collateral.to_json().into_bytes();
     let report_data = hex::encode(case.report_data);
@@ -45,7 +44,9 @@ pub fn write(dir: &Path, case: &Case) -> Result<()> {
     put(dir, "bundle.bin", &bundle.to_bytes())
 }
 
-fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+/// Writes one file of a case, making the case's folder where it is missing.
+pub fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let path = dir.join(name);
     fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -16,6 +16,8 @@ pub enum Library {
     Status(String),
     /// It verifies and says `UpToDate`.
     Accepted,
+    /// The case has no TDX quote.
+    NotItsSubject,
 }
 
 /// The checks that fail.

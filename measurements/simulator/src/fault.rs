@@ -263,6 +263,18 @@ pub enum Fault {
     Tdx15,
 }
 
+/// `CamelCase` in `kebab-case`.
+pub(crate) fn kebab(camel: &str) -> String {
+    let mut name = String::new();
+    for c in camel.chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
 impl Fault {
     /// The checks that must fail, and no other: one, but where a part of the TCB that is behind fails with the whole.
     pub fn expected(self) -> &'static [CheckName] {
@@ -281,14 +293,7 @@ impl Fault {
 
     /// `kebab-case`.
     pub fn name(self) -> String {
-        let mut name = String::new();
-        for c in format!("{self:?}").chars() {
-            if c.is_ascii_uppercase() && !name.is_empty() {
-                name.push('-');
-            }
-            name.push(c.to_ascii_lowercase());
-        }
-        name
+        kebab(&format!("{self:?}"))
     }
 
     /// Builds the evidence with this defect, on a platform of its own.

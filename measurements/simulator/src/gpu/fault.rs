@@ -133,6 +133,11 @@ faults! {
 }
 
 impl GpuFault {
+    /// `kebab-case`.
+    pub fn name(self) -> String {
+        crate::fault::kebab(&format!("{self:?}"))
+    }
+
     /// Builds the evidence with this defect. Cases share a PKI, unless the defect is one of the PKI.
     pub fn case(self) -> Result<GpuCase, SimulatorError> {
         let mut machine = match self {
