@@ -3,7 +3,7 @@
 //! The two lists are aligned first (longest common subsequence by place and name, equal digests weighing more), so
 //! that one event too many is reported as one, and not as a change of everything behind it.
 
-use crate::event::{Event, PredictedEvent, Prediction};
+use crate::event::{PredictedEvent, Prediction};
 use crate::hash::Digests;
 use crate::register::{Digest256, Digest384, Register, pcr_to_register};
 use crate::tcg::{self, Bank, EventLog, LogEvent};
@@ -143,26 +143,10 @@ fn scores(predicted: &[PredictedEvent], found: &[(usize, &LogEvent<'_>)]) -> Vec
 /// 0 if the two can't be the same event, 2 if they name the same thing, 3 if their digests agree as well.
 fn weight(expected: &PredictedEvent, event: &LogEvent<'_>) -> u32 {
     let same_place = expected.pcr == event.index && expected.event.event_type() == event.event_type;
-    if !same_place || logged_detail(&expected.event).is_some_and(|d| d != tcg::describe(event).detail) {
+    if !same_place || expected.event.logged_detail().is_some_and(|d| d != tcg::describe(event).detail) {
         return 0;
     }
     if changed(0, expected, event).is_none() { 3 } else { 2 }
-}
-
-/// The detail under which the log shows an event, where it has one that names it.
-fn logged_detail(event: &Event) -> Option<String> {
-    Some(match event {
-        Event::SecureBoot(variable) => variable.name().to_owned(),
-        Event::BootOrder => "BootOrder".to_owned(),
-        Event::BootOption { number, .. } => format!("Boot{number:04X}"),
-        Event::SectionName(section) | Event::SectionData(section) => section.name().to_owned(),
-        Event::CallingBootOption => "Calling EFI Application from Boot Option".to_owned(),
-        Event::LoadOptions => "LOADED_IMAGE::LoadOptions".to_owned(),
-        Event::Initrd => "Linux initrd".to_owned(),
-        Event::ExitInvoked => "Exit Boot Services Invocation".to_owned(),
-        Event::ExitReturned => "Exit Boot Services Returned with Success".to_owned(),
-        _ => return None,
-    })
 }
 
 fn logged(event: &LogEvent<'_>) -> Logged {

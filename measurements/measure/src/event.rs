@@ -152,6 +152,22 @@ impl Event {
             Event::SystemInformation | Event::LoadOptions | Event::Initrd => tcg::EV_EVENT_TAG,
         }
     }
+
+    /// The detail under which a log shows the event ([`tcg::describe`]), where it has one that names it.
+    pub(crate) fn logged_detail(&self) -> Option<String> {
+        Some(match self {
+            Event::SecureBoot(variable) => variable.name().to_owned(),
+            Event::BootOrder => "BootOrder".to_owned(),
+            Event::BootOption { number, .. } => format!("Boot{number:04X}"),
+            Event::SectionName(section) | Event::SectionData(section) => section.name().to_owned(),
+            Event::CallingBootOption => "Calling EFI Application from Boot Option".to_owned(),
+            Event::LoadOptions => "LOADED_IMAGE::LoadOptions".to_owned(),
+            Event::Initrd => "Linux initrd".to_owned(),
+            Event::ExitInvoked => "Exit Boot Services Invocation".to_owned(),
+            Event::ExitReturned => "Exit Boot Services Returned with Success".to_owned(),
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for Event {

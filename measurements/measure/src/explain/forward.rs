@@ -133,27 +133,11 @@ fn weight(expected: &Step, record: &Record) -> u32 {
         return 0;
     }
     let same = expected.digest == Some(record.digest);
-    match logged_name(&expected.event) {
+    match expected.event.logged_detail() {
         Some(name) if name != record.described().detail => u32::from(same),
         Some(_) => 4 + u32::from(same),
         None => 2 + 2 * u32::from(same),
     }
-}
-
-/// The detail under which a log shows an event, where it has one that names it.
-fn logged_name(event: &Event) -> Option<String> {
-    Some(match event {
-        Event::SecureBoot(variable) => variable.name().to_owned(),
-        Event::BootOrder => "BootOrder".to_owned(),
-        Event::BootOption { number, .. } => format!("Boot{number:04X}"),
-        Event::SectionName(section) | Event::SectionData(section) => section.name().to_owned(),
-        Event::CallingBootOption => "Calling EFI Application from Boot Option".to_owned(),
-        Event::LoadOptions => "LOADED_IMAGE::LoadOptions".to_owned(),
-        Event::Initrd => "Linux initrd".to_owned(),
-        Event::ExitInvoked => "Exit Boot Services Invocation".to_owned(),
-        Event::ExitReturned => "Exit Boot Services Returned with Success".to_owned(),
-        _ => return None,
-    })
 }
 
 fn missing(expected: &Step) -> EventReport {
