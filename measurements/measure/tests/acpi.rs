@@ -3,25 +3,14 @@
 //!
 //! Each machine is described here, as its own command line describes it; the captured file is only compared with.
 
+mod support;
+
 use measure::acpi::{self, Chipset, Function, Kind, Machine};
 use measure::shape::{Gpu, QemuVersion};
 use measure::{Boot, Digest384, Inputs, Platform, Prediction, Register, Shape, TdxOptions, predict_tdx};
 use proptest::prelude::*;
-use std::path::{Path, PathBuf};
-
-/// The vectors' folder: `CHRYSALIS_VECTORS`, else `../shared/vectors` beside the repository; `None` is said loudly.
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("CHRYSALIS_VECTORS").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "SKIPPED: no vectors at {}; set CHRYSALIS_VECTORS to check against real tables",
-        folder.display()
-    );
-    None
-}
+use std::path::Path;
+use support::vectors;
 
 /// q35 with SMM and PIC off, which is what TDX leaves, and these slots beside the chipset's functions.
 fn foreign(qemu: QemuVersion, vcpus: u32, slots: &[u8]) -> Machine {

@@ -1,24 +1,16 @@
 //! Explanations of evidence from real machines, kept outside the repository (see `vectors`).
 
+mod support;
+
 use measure::Register;
 use measure::Shape;
 use measure::explain::{Artifacts, Bounds, Evidence, Expected, Explanation, File, Form, Verdict, explain};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use support::vectors;
 
 /// Tables are slow to hash in tests that aren't optimised.
 const BOUNDS: Bounds = Bounds { tables: 40, candidates: 40_000 };
-
-/// The vectors' folder: `CHRYSALIS_VECTORS`, else `../shared/vectors` beside the repository; `None` is said loudly.
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("CHRYSALIS_VECTORS").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("SKIPPED: no vectors at {}; set CHRYSALIS_VECTORS to explain real evidence", folder.display());
-    None
-}
 
 fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -1,24 +1,12 @@
 //! Checks against evidence from real machines, kept outside the repository (see `vectors`).
 
+mod support;
+
 use measure::firmware::td_hob;
 use measure::firmware::tdvf::{self, Section, Vmm};
 use measure::tcg::{self, Bank, EventLog};
 use measure::{Boot, Digest384, Event, Inputs, Platform, Register, Shape, TdxOptions, predict_tdx};
-use std::path::PathBuf;
-
-/// The vectors' folder: `CHRYSALIS_VECTORS`, else `../shared/vectors` beside the repository; `None` is said loudly.
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("CHRYSALIS_VECTORS").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "SKIPPED: no vectors at {}; set CHRYSALIS_VECTORS to check against real evidence",
-        folder.display()
-    );
-    None
-}
+use support::vectors;
 
 /// RTMR0 to 3 of a version 4 TDX quote (Intel TDX DCAP quote library API, TD report body).
 fn quote_rtmrs(quote: &[u8]) -> [Digest384; 4] {
