@@ -187,6 +187,7 @@ fn unexpected(position: usize, event: &LogEvent<'_>) -> Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
     use crate::shape::{Boot, Platform};
     use crate::tcg::samples::log as sample_log;
     use crate::tcg::{EV_EFI_ACTION, EV_NO_ACTION, EV_SEPARATOR};
