@@ -7,6 +7,7 @@
 //! Deliberately absent: anything secret. What crosses from host to guest here is public by design.
 
 pub mod attester;
+pub mod batch;
 pub mod channel;
 pub mod config;
 pub mod handoff;
