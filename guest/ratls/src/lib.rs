@@ -19,6 +19,7 @@
 mod client;
 mod error;
 mod frame;
+mod quotes;
 mod server;
 mod stream;
 mod tls;
@@ -28,5 +29,6 @@ mod tests;
 
 pub use client::{Attested, connect};
 pub use error::{AcceptError, ChannelError, ConnectError, Step};
+pub use quotes::{QuoteError, QuoteLimits, QuoteQueue, QuoteState, QuoteStats, Quoted};
 pub use server::Acceptor;
 pub use stream::{AttestedClientStream, AttestedServerStream};
