@@ -1,10 +1,15 @@
-//! Attester on configfs-tsm: quotes, the firmware's event log and the guest's own, by reading and writing files.
+//! Attester of a TDX guest: quotes, the firmware's event log and the guest's own.
 //!
-//! Only `std::fs`: no ioctl, no unsafe, no thread. A simulated platform is reached through the very same files, so there
-//! is no code here that knows of one.
+//! ```text
+//! quote: the host's quoting service over vsock (qgs.rs), where the guest has TDX's device and a way to it
+//!        else configfs-tsm (tsm.rs), by reading and writing files: slower, and always there
+//! ```
+//! A simulated platform is reached through the very files of configfs-tsm, so there is no code here that knows of one.
+//! Nothing here has a thread: quotes are asked for on the caller's, which is why callers have a queue.
 //!
 //! Deliberately absent: judging a quote (that is `evidence`), extending any register but RTMR3.
 
+pub mod qgs;
 pub mod quote;
 pub mod rtmr;
 mod tsm;
@@ -12,12 +17,18 @@ mod tsm;
 use protocol::evidence::{EventLog, LogFormat, MAX_EVENT_LOG};
 use protocol::runtime::MAX_RECORD;
 use protocol::{AttestError, Attester};
+use qgs::Qgs;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Quotes from configfs-tsm, event logs from ACPI or, where a platform measures into a TPM, from securityfs.
+/// How long the quoting service is left alone after it failed.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Quotes from the host's quoting service or configfs-tsm, event logs from ACPI or, where a platform measures into a TPM,
+/// from securityfs.
 #[derive(Debug, Clone)]
 pub struct TsmAttester {
     /// Where report entries are made; `/sys/kernel/config/tsm/report`.
@@ -28,8 +39,12 @@ pub struct TsmAttester {
     pub tpm_log: PathBuf,
     /// The record of the guest's own events, as the first service left it.
     pub runtime: PathBuf,
-    /// How long one quote may take. The kernel itself gives up on the host's quoting service after 30 s.
+    /// How long one quote may take through configfs-tsm. The kernel itself gives up on the host after 30 s.
     pub deadline: Duration,
+    /// The service to ask first; `None` for configfs-tsm alone.
+    pub qgs: Option<Qgs>,
+    /// When the service failed last, and how; shared by clones.
+    pub failed: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Default for TsmAttester {
@@ -47,13 +62,41 @@ impl TsmAttester {
             tpm_log: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
             runtime: protocol::names::RUNTIME_RECORD.into(),
             deadline: Duration::from_secs(40),
+            qgs: Some(Qgs::default()),
+            failed: Arc::default(),
+        }
+    }
+
+    /// Why the quoting service is left alone at the moment, in words; `None` if it is asked.
+    pub fn passed_over(&self) -> Option<String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE).map(|(_, reason)| reason.clone())
+    }
+
+    /// From the quoting service; `None` if it is left alone or fails.
+    fn directly(&self, report_data: &[u8; 64]) -> Option<Vec<u8>> {
+        let qgs = self.qgs.as_ref()?;
+        if self.passed_over().is_some() {
+            return None;
+        }
+        let made = qgs.quote(report_data).map_err(|e| e.to_string());
+        match made.and_then(|quote| tsm::check_report_data(&quote, report_data).map(|()| quote)) {
+            Ok(quote) => Some(quote),
+            Err(reason) => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                *failed = Some((Instant::now(), reason));
+                None
+            }
         }
     }
 }
 
 impl Attester for TsmAttester {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
-        tsm::quote(&self.base, report_data, self.deadline)
+        match self.directly(report_data) {
+            Some(quote) => Ok(quote),
+            None => tsm::quote(&self.base, report_data, self.deadline),
+        }
     }
 
     fn event_log(&self) -> Result<EventLog, AttestError> {
@@ -132,5 +175,20 @@ mod tests {
             fs::write(&attester.ccel, vec![1; size]).unwrap();
             assert!(matches!(attester.event_log(), Err(AttestError::Refused { step: "event log", .. })));
         }
+    }
+
+    #[test]
+    fn without_a_quoting_service_configfs_is_asked_and_the_reason_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("tdx_guest");
+        let qgs = Some(Qgs { device: device.clone(), ..Qgs::default() });
+        let attester = TsmAttester { qgs, ..TsmAttester::at(dir.path().join("absent")) };
+        assert!(matches!(attester.quote(&[0; 64]), Err(AttestError::NoProvider { .. })));
+        let reason = attester.passed_over().unwrap();
+        assert!(reason.contains("no TDREPORT") && reason.contains("tdx_guest"), "{reason}");
+        // It is left alone now: nothing is asked of the device, which has become another file meanwhile.
+        fs::write(&device, "").unwrap();
+        assert!(attester.quote(&[0; 64]).is_err());
+        assert_eq!(attester.passed_over().unwrap(), reason);
     }
 }

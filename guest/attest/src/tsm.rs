@@ -28,19 +28,20 @@ pub(crate) fn quote(base: &Path, report_data: &[u8; 64], limit: Duration) -> Res
     loop {
         let entry = Entry::make(base)?;
         if let Some(quote) = entry.quote(report_data, &clock)? {
-            check_report_data(&quote, report_data)?;
+            let refused = |reason| AttestError::Refused { step: "quote", reason };
+            check_report_data(&quote, report_data).map_err(refused)?;
             return Ok(quote);
         }
         clock.check()?;
     }
 }
 
-fn check_report_data(quote: &[u8], expected: &[u8; 64]) -> Result<(), AttestError> {
-    let refused = |reason| AttestError::Refused { step: "quote", reason };
+/// Whether a quote is one, and over `expected`; else why not, in words.
+pub(crate) fn check_report_data(quote: &[u8], expected: &[u8; 64]) -> Result<(), String> {
     match quote::report_data(quote) {
         Ok(found) if found == *expected => Ok(()),
-        Ok(_) => Err(refused("it is over other report data than was asked for".into())),
-        Err(e) => Err(refused(e.to_string())),
+        Ok(_) => Err("it is over other report data than was asked for".into()),
+        Err(e) => Err(e.to_string()),
     }
 }
 
