@@ -1,12 +1,22 @@
 //! The configuration that the host hands to the guest, in two parts.
 //!
-//! The *static* part decides what the guest is: role, network, exact models. MRCONFIGID is the SHA-384 of its bytes as
-//! handed over (no canonical form is needed: the bytes are what was measured), so it shows in every quote.
-//! The *runtime* part can't affect safety: addresses and the like.
+//! The *static* part decides what the guest is: role, network, exact models, and whom it believes. MRCONFIGID is the
+//! SHA-384 of its bytes as handed over (no canonical form is needed: the bytes are what was measured), so it shows in every
+//! quote. The *runtime* part can't affect safety: addresses and the like.
 
 pub use measure::wire::mrconfigid;
 
+use crate::handoff::File;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::net::SocketAddrV4;
+
+/// Longest appraisal policy, in bytes of text.
+pub const MAX_POLICY: usize = 32 * 1024;
+/// Most files of reference values that a guest accepts.
+pub const MAX_REFERENCES: usize = 8;
+/// Most peers that a guest calls.
+pub const MAX_DIAL: usize = 16;
 
 /// Which daemon the guest runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +40,42 @@ pub struct ModelPin {
     pub data_blocks: u64,
 }
 
+impl Role {
+    /// As it stands in the configuration; the daemon's program is `chrysalis-` and this.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Worker => "worker",
+            Role::Proxy => "proxy",
+        }
+    }
+
+    /// The role that a guest of this role verifies: workers serve proxies, proxies send to workers.
+    pub fn peer(self) -> Role {
+        match self {
+            Role::Worker => Role::Proxy,
+            Role::Proxy => Role::Worker,
+        }
+    }
+}
+
+/// What a guest holds the evidence of its peers against. Only what decides is here; what is long and either signed by
+/// others (collateral) or named by its hash here (the rest) travels in the handoff's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustConfig {
+    /// Appraisal policy for peers, the text that `evidence::PolicyFile` reads.
+    pub policy: String,
+    /// SHA-256 of each accepted file of reference values, lower-case hex, 64 digits.
+    pub references: Vec<String>,
+    /// SHA-256 of the simulated root's certificate, where the policy speaks of a simulated platform. An image without the
+    /// marker of the debug profile refuses such a policy.
+    #[serde(default)]
+    pub simulated_root: Option<String>,
+    /// No evidence is appraised as of an earlier time, Unix seconds: the clock is the host's, and this is how far back it
+    /// can be turned.
+    pub not_before: u64,
+}
+
 /// The measured part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +89,9 @@ pub struct StaticConfig {
     /// Model disks, in the order of their virtio-blk serials.
     #[serde(default)]
     pub models: Vec<ModelPin>,
+    /// Whom this guest believes; without it, it has no attested peers and lets in clients only.
+    #[serde(default)]
+    pub trust: Option<TrustConfig>,
 }
 
 /// The unmeasured part.
@@ -56,6 +105,9 @@ pub struct RuntimeConfig {
     /// IPv4 gateway, if any.
     #[serde(default)]
     pub gateway: Option<String>,
+    /// Peers that the guest calls, IPv4 address and port each. Whoever answers there is believed for its evidence alone.
+    #[serde(default)]
+    pub dial: Vec<SocketAddrV4>,
 }
 
 /// Why a configuration was refused.
@@ -90,6 +142,19 @@ pub enum ConfigError {
         /// What may stand there.
         expected: &'static str,
     },
+    /// A file that the static configuration names by its hash was not handed over.
+    #[error(
+        "static configuration: trust.{field} names a file with SHA-256 {sha256}, and none of the {handed} files handed over \
+         has it; hand over that very file"
+    )]
+    NotHanded {
+        /// `references` or `simulated_root`.
+        field: &'static str,
+        /// Lower-case hex.
+        sha256: String,
+        /// How many files there are.
+        handed: usize,
+    },
 }
 
 impl StaticConfig {
@@ -98,28 +163,75 @@ impl StaticConfig {
         let config: StaticConfig = parse("static", bytes)?;
         check_schema("static", config.schema)?;
         for (i, model) in config.models.iter().enumerate() {
-            let lower_hex = model.root.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            if model.root.len() != 64 || !lower_hex {
-                return Err(value(
-                    "static",
-                    format!("models[{i}].root"),
-                    &model.root,
-                    "64 lower-case hex digits",
-                ));
-            }
-            // 2^32 blocks are 16 TiB; more would overflow a sector count on the way to the kernel.
-            if model.data_blocks == 0 || model.data_blocks > 1 << 32 {
-                let found = model.data_blocks.to_string();
-                return Err(value("static", format!("models[{i}].data_blocks"), &found, "1 to 2^32"));
-            }
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            if model.name.is_empty() || model.name.len() > 64 || !model.name.bytes().all(plain) {
-                let expected = "1 to 64 letters, digits, '-', '_' or '.'";
-                return Err(value("static", format!("models[{i}].name"), &model.name, expected));
-            }
+            check_model(i, model)?;
+        }
+        if let Some(trust) = &config.trust {
+            check_trust(trust)?;
         }
         Ok(config)
     }
+}
+
+impl TrustConfig {
+    /// The files of reference values among `handed`, in the order of this configuration; each has the hash it is named by.
+    pub fn references<'a>(&self, handed: &'a [File]) -> Result<Vec<&'a File>, ConfigError> {
+        self.references.iter().map(|sha256| by_hash("references", sha256, handed)).collect()
+    }
+
+    /// The simulated root among `handed`, if one is named.
+    pub fn simulated_root<'a>(&self, handed: &'a [File]) -> Result<Option<&'a File>, ConfigError> {
+        self.simulated_root.as_ref().map(|sha256| by_hash("simulated_root", sha256, handed)).transpose()
+    }
+}
+
+/// SHA-256 of a handed file, as a [`TrustConfig`] names it.
+pub fn file_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn by_hash<'a>(field: &'static str, sha256: &str, handed: &'a [File]) -> Result<&'a File, ConfigError> {
+    let found = handed.iter().find(|file| file_hash(&file.bytes) == sha256);
+    found.ok_or_else(|| ConfigError::NotHanded { field, sha256: sha256.into(), handed: handed.len() })
+}
+
+fn check_model(i: usize, model: &ModelPin) -> Result<(), ConfigError> {
+    if !is_sha256(&model.root) {
+        return Err(value("static", format!("models[{i}].root"), &model.root, SHA256));
+    }
+    // 2^32 blocks are 16 TiB; more would overflow a sector count on the way to the kernel.
+    if model.data_blocks == 0 || model.data_blocks > 1 << 32 {
+        let found = model.data_blocks.to_string();
+        return Err(value("static", format!("models[{i}].data_blocks"), &found, "1 to 2^32"));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if model.name.is_empty() || model.name.len() > 64 || !model.name.bytes().all(plain) {
+        let expected = "1 to 64 letters, digits, '-', '_' or '.'";
+        return Err(value("static", format!("models[{i}].name"), &model.name, expected));
+    }
+    Ok(())
+}
+
+fn check_trust(trust: &TrustConfig) -> Result<(), ConfigError> {
+    if trust.policy.is_empty() || trust.policy.len() > MAX_POLICY {
+        let found = format!("{} bytes", trust.policy.len());
+        return Err(value("static", "trust.policy".into(), &found, "1 byte to 32 KiB of text"));
+    }
+    if trust.references.is_empty() || trust.references.len() > MAX_REFERENCES {
+        let found = format!("{} hashes", trust.references.len());
+        return Err(value("static", "trust.references".into(), &found, "1 to 8 hashes"));
+    }
+    let references = trust.references.iter().map(|hash| ("trust.references", hash));
+    let root = trust.simulated_root.iter().map(|hash| ("trust.simulated_root", hash));
+    match references.chain(root).find(|(_, hash)| !is_sha256(hash)) {
+        Some((field, hash)) => Err(value("static", field.into(), hash, SHA256)),
+        None => Ok(()),
+    }
+}
+
+const SHA256: &str = "64 lower-case hex digits";
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl RuntimeConfig {
@@ -127,6 +239,14 @@ impl RuntimeConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let config: RuntimeConfig = parse("runtime", bytes)?;
         check_schema("runtime", config.schema)?;
+        if config.dial.len() > MAX_DIAL {
+            return Err(value(
+                "runtime",
+                "dial".into(),
+                &format!("{} peers", config.dial.len()),
+                "at most 16",
+            ));
+        }
         Ok(config)
     }
 }
@@ -165,6 +285,50 @@ mod tests {
         let error = StaticConfig::parse(format!("{GOOD}surprise = 1\n").as_bytes()).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("surprise") && text.contains("line 8"), "{text}");
+    }
+
+    /// [`GOOD`] with a trust section; `references` stands in it.
+    fn trusting(references: &str) -> Result<StaticConfig, ConfigError> {
+        let trust = format!(
+            "[trust]\npolicy = \"schema = 1\\nplatform = \\\"tdx\\\"\\n\"\nreferences = [{references}]\nnot_before = 5\n"
+        );
+        StaticConfig::parse(format!("{GOOD}{trust}").as_bytes())
+    }
+
+    #[test]
+    fn files_are_found_by_the_hash_that_was_measured() {
+        let file = |text: &str| File { name: text.into(), bytes: text.into() };
+        let trust = trusting(&format!("\"{}\"", file_hash(b"right"))).unwrap().trust.unwrap();
+        assert_eq!(trust.policy, "schema = 1\nplatform = \"tdx\"\n");
+        let handed = [file("wrong"), file("right")];
+        assert_eq!(trust.references(&handed).unwrap(), [&handed[1]]);
+        assert_eq!(trust.simulated_root(&handed).unwrap(), None);
+        let error = trust.references(&handed[..1]).unwrap_err();
+        assert!(matches!(error, ConfigError::NotHanded { field: "references", handed: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn trust_without_references_or_with_a_bad_hash_is_refused() {
+        for bad in ["", "\"abc\"", &format!("\"{}\"", "A".repeat(64))] {
+            let error = trusting(bad).unwrap_err();
+            assert!(error.to_string().contains("trust.references"), "{bad}: {error}");
+        }
+        let many = format!("\"{}\",", "a".repeat(64)).repeat(9);
+        assert!(trusting(&many).unwrap_err().to_string().contains("9 hashes"));
+    }
+
+    #[test]
+    fn peers_to_call_are_addresses_with_ports() {
+        let parse = |dial: &str| {
+            RuntimeConfig::parse(
+                format!("schema = 1\naddress = \"10.0.2.15/24\"\ndial = [{dial}]\n").as_bytes(),
+            )
+        };
+        assert_eq!(parse("\"10.0.2.2:8443\"").unwrap().dial, ["10.0.2.2:8443".parse().unwrap()]);
+        assert_eq!(parse("").unwrap().dial, []);
+        for bad in ["\"proxy.example:8443\"", "\"10.0.2.2\"", "1", &"\"10.0.2.2:1\",".repeat(17)] {
+            assert!(parse(bad).is_err(), "accepted {bad}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Fixed names by which host and guest find each other's devices.
 
-pub use measure::wire::SIMULATOR_DISK_SERIAL;
+pub use measure::wire::{SIMULATED_MARKER, SIMULATOR_DISK_SERIAL};
 
 /// virtio-blk serial of the disk that carries the root file system and its verity tree (at most 20 bytes).
 pub const ROOT_DISK_SERIAL: &str = "chrysalis-root";
@@ -12,7 +12,9 @@ pub const MODEL_DISK_SERIAL_PREFIX: &str = "chrysalis-model";
 pub const PROGRESS_PORT: &str = "org.chrysalis.progress";
 /// Where the first service leaves the record of the guest's own events ([`crate::runtime::RuntimeRecord`]).
 pub const RUNTIME_RECORD: &str = "/run/chrysalis/runtime-events";
-/// TCP port on which a worker serves attested TLS.
+/// Socket on which the guest's daemon hands lines of progress to the first service, which alone holds the port.
+pub const PROGRESS_SOCKET: &str = "/run/chrysalis/progress";
+/// TCP port on which a guest's daemon serves attested TLS, whatever its role.
 pub const WORKER_PORT: u16 = 8443;
 /// ALPN protocol identifier of the attested channel, version 1.
 pub const ALPN: &[u8] = b"chrysalis/1";

@@ -2,6 +2,7 @@
 //!
 //! A closed vocabulary: nothing a user typed can be said in it. The host believes none of it; it is for people.
 
+use crate::config::Role;
 use serde::{Deserialize, Serialize};
 
 /// How far the guest has come, in order.
@@ -39,6 +40,25 @@ pub enum Stage {
         /// TCP port.
         port: u16,
     },
+    /// An attested peer was let in, or let this guest in.
+    PeerJoined {
+        /// What it is.
+        part: Role,
+        /// Whether its platform is a simulated one, which proves nothing about hardware.
+        simulated: bool,
+    },
+    /// A peer's evidence was refused.
+    PeerRefused {
+        /// What it should have been.
+        part: Role,
+        /// Names of the checks that failed, or of the rule that was broken; see [`is_reason`].
+        reasons: Vec<String>,
+    },
+    /// An attested peer is gone.
+    PeerLeft {
+        /// What it was.
+        part: Role,
+    },
     /// The guest gives up and powers off.
     Failed {
         /// Which step failed.
@@ -46,6 +66,34 @@ pub enum Stage {
         /// What was expected, what was found, what to do.
         reason: String,
     },
+}
+
+impl Stage {
+    /// Whether a daemon may say it; the other stages are the first service's own.
+    pub fn is_of_daemon(&self) -> bool {
+        match self {
+            Stage::PeerJoined { .. } | Stage::PeerLeft { .. } => true,
+            Stage::PeerRefused { reasons, .. } => {
+                reasons.len() <= MAX_REASONS && reasons.iter().all(|reason| is_reason(reason))
+            }
+            Stage::Started
+            | Stage::ConfigMeasured { .. }
+            | Stage::NetworkUp { .. }
+            | Stage::ModelOpened { .. }
+            | Stage::Sealed { .. }
+            | Stage::Serving { .. }
+            | Stage::Failed { .. } => false,
+        }
+    }
+}
+
+/// Most reasons of one refusal.
+pub const MAX_REASONS: usize = 32;
+
+/// Whether a text can name a check: 1 to 32 lower-case letters, digits and `_`.
+pub fn is_reason(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    (1..=32).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// One line.
@@ -87,6 +135,23 @@ mod tests {
         let line = Line { uptime_ms: 1200, stage: Stage::Serving { port: 8443 } };
         assert_eq!(line.to_line(), "{\"uptime_ms\":1200,\"stage\":\"serving\",\"port\":8443}\n");
         assert_eq!(Line::parse(&line.to_line()), Some(line));
+    }
+
+    #[test]
+    fn a_daemon_speaks_of_peers_alone_and_in_names_of_checks() {
+        let refused = |reasons: &[&str]| Stage::PeerRefused {
+            part: Role::Worker,
+            reasons: reasons.iter().map(|r| (*r).into()).collect(),
+        };
+        assert!(refused(&["registers", "tcb_qe"]).is_of_daemon());
+        assert!(Stage::PeerLeft { part: Role::Proxy }.is_of_daemon());
+        for bad in ["", "a prompt", "Text", "x\n", &"a".repeat(33)] {
+            assert!(!refused(&[bad]).is_of_daemon(), "accepted {bad:?}");
+        }
+        assert!(!refused(&["a"; 33]).is_of_daemon());
+        assert!(!Stage::Serving { port: 1 }.is_of_daemon());
+        let longest = refused(&["a".repeat(32).as_str(); MAX_REASONS]);
+        assert!(Line { uptime_ms: u64::MAX, stage: longest }.to_line().len() <= MAX_LINE);
     }
 
     #[test]

@@ -145,6 +145,14 @@ fn stage(stage: &Stage) -> String {
         Stage::Sealed { extended: true, rtmr3 } => format!("sealed, RTMR3 extended to {rtmr3:.16}..."),
         Stage::Sealed { extended: false, .. } => "sealed, RTMR3 not extended: this kernel can't".into(),
         Stage::Serving { port } => format!("serving on port {port}"),
+        Stage::PeerJoined { part, simulated: false } => format!("{} attested", part.as_str()),
+        Stage::PeerJoined { part, simulated: true } => {
+            format!("{} attested, SIMULATED platform", part.as_str())
+        }
+        Stage::PeerRefused { part, reasons } => {
+            format!("{} REFUSED: {}", part.as_str(), reasons.join(", "))
+        }
+        Stage::PeerLeft { part } => format!("{} left", part.as_str()),
         Stage::Failed { step, reason } => format!("FAILED at {step}: {reason}"),
     }
 }

@@ -1,7 +1,8 @@
 //! Machine to QEMU's arguments: a pure function, so that a golden test shows every word.
 //!
 //! Choices that keep measurements foretellable are listed, each with its reason, under "Machine facts" in
-//! `docs/reference/measured-boot.md`. `restrict=on` leaves the guest no way out but the forwarded port.
+//! `docs/reference/measured-boot.md`. `restrict=on` leaves the guest no way out but the forwarded port; a guest that calls
+//! peers does without it, and then reaches what this host reaches.
 //!
 //! Syntax: QEMU 10.0 invocation manual. `-blockdev` is given as JSON because file names may hold commas; option lists
 //! double them.
@@ -25,7 +26,7 @@ pub fn argv(machine: &Machine) -> Vec<String> {
     firmware(&mut args, machine);
     tpm(&mut args, &machine.tpm);
     ports(&mut args, machine);
-    network(&mut args, &machine.forward);
+    network(&mut args, machine);
     args.pair("-object", "rng-builtin,id=rng");
     args.pair("-device", &format!("virtio-rng-pci,rng=rng,{}", at(slot::RNG)));
     for disk in &machine.disks {
@@ -84,10 +85,11 @@ fn ports(args: &mut Args, machine: &Machine) {
     args.pair("-device", &format!("virtserialport,bus=ports.0,nr=1,chardev=progress,name={name}"));
 }
 
-fn network(args: &mut Args, forward: &Forward) {
-    let Forward { host, guest } = forward;
+fn network(args: &mut Args, machine: &Machine) {
+    let Forward { host, guest } = machine.forward;
+    let restrict = if machine.outward { "off" } else { "on" };
     let rule = format!("tcp:{}:{}-{}:{}", host.ip(), host.port(), guest.ip(), guest.port());
-    args.pair("-netdev", &format!("user,id=net,ipv6=off,restrict=on,hostfwd={rule}"));
+    args.pair("-netdev", &format!("user,id=net,ipv6=off,restrict={restrict},hostfwd={rule}"));
     let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
     args.pair("-device", &format!("virtio-net-pci,netdev=net,mac={mac},romfile=,{}", at(slot::NET)));
 }

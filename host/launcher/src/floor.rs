@@ -92,8 +92,9 @@ impl Floor {
             memory_mib: self.memory_mib,
             models: Vec::new(),
             static_config: Vec::new(),
-            runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },
+            runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None, dial: vec![] },
             listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+            files: Vec::new(),
             simulated_platform: None,
             work_dir: dir.join("run"),
         })

@@ -5,7 +5,7 @@
 
 use crate::error::LaunchError;
 use crate::settings::Settings;
-use protocol::config::{Role, RuntimeConfig, StaticConfig, mrconfigid};
+use protocol::config::{RuntimeConfig, StaticConfig, mrconfigid};
 use protocol::handoff::{Handoff, SimulatedPlatform};
 use std::fmt::Write as _;
 
@@ -31,15 +31,24 @@ impl Expected {
 
 /// The static configuration as TOML. Written by hand, so that a new version of a TOML library can't move MRCONFIGID.
 pub fn static_toml(config: &StaticConfig) -> String {
-    let role = match config.role {
-        Role::Worker => "worker",
-        Role::Proxy => "proxy",
-    };
+    let role = config.role.as_str();
     let mut text = format!("schema = 1\nrole = \"{role}\"\nnetwork = \"{}\"\n", config.network);
     for model in &config.models {
         let (name, root, blocks) = (&model.name, &model.root, model.data_blocks);
         // Writing to a String can't fail.
         let _ = write!(text, "\n[[models]]\nname = \"{name}\"\nroot = \"{root}\"\ndata_blocks = {blocks}\n");
+    }
+    if let Some(trust) = &config.trust {
+        // A literal string, from which the first line end is dropped; settings refuse a policy that does not fit one.
+        let _ = write!(
+            text,
+            "\n[trust]\nnot_before = {}\nreferences = {:?}\n",
+            trust.not_before, trust.references
+        );
+        if let Some(root) = &trust.simulated_root {
+            let _ = writeln!(text, "simulated_root = \"{root}\"");
+        }
+        let _ = write!(text, "policy = '''\n{}'''\n", trust.policy);
     }
     text
 }
@@ -47,13 +56,16 @@ pub fn static_toml(config: &StaticConfig) -> String {
 /// The runtime configuration as TOML.
 pub fn runtime_toml(config: &RuntimeConfig) -> String {
     let gateway = config.gateway.as_ref().map_or(String::new(), |g| format!("gateway = \"{g}\"\n"));
-    format!("schema = 1\naddress = \"{}\"\n{gateway}", config.address)
+    let dial: Vec<String> = config.dial.iter().map(ToString::to_string).collect();
+    let dial = if dial.is_empty() { String::new() } else { format!("dial = {dial:?}\n") };
+    format!("schema = 1\naddress = \"{}\"\n{gateway}{dial}", config.address)
 }
 
 /// The bytes of the handoff disk.
 pub fn handoff_disk(settings: &Settings) -> Vec<u8> {
     let runtime_config = runtime_toml(&settings.runtime).into_bytes();
-    Handoff { static_config: settings.static_config.clone(), runtime_config }.to_disk()
+    let (static_config, files) = (settings.static_config.clone(), settings.files.clone());
+    Handoff { static_config, runtime_config, files }.to_disk()
 }
 
 /// The bytes of the simulator disk, if a simulated platform is set.
@@ -79,20 +91,31 @@ pub fn simulator_disk(settings: &Settings) -> Result<Option<Vec<u8>>, LaunchErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::config::ModelPin;
+    use protocol::config::{ModelPin, Role, TrustConfig};
 
     #[test]
     fn the_written_static_configuration_is_read_back() {
         let pin = ModelPin { name: "all-minilm-l6-v2".into(), root: "ab".repeat(32), data_blocks: 22_000 };
         let models = vec![pin.clone(), ModelPin { name: "other".into(), ..pin }];
-        let config = StaticConfig { schema: 1, role: Role::Proxy, network: "local".into(), models };
-        assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+        let trust = TrustConfig {
+            policy: "\n# a \"policy\"\nschema = 1\n\tplatform = 'tdx'\n".into(),
+            references: vec!["ab".repeat(32), "cd".repeat(32)],
+            simulated_root: Some("ef".repeat(32)),
+            not_before: 1_790_000_000,
+        };
+        let other = TrustConfig { simulated_root: None, ..trust.clone() };
+        for trust in [None, Some(trust), Some(other)] {
+            let (role, network, models) = (Role::Proxy, "local".into(), models.clone());
+            let config = StaticConfig { schema: 1, role, network, models, trust };
+            assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+        }
     }
 
     #[test]
     fn the_written_runtime_configuration_is_read_back() {
-        for gateway in [None, Some("10.0.2.2".to_owned())] {
-            let config = RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway };
+        let peers = vec!["10.0.2.2:8443".parse().unwrap(), "10.0.2.2:8444".parse().unwrap()];
+        for (gateway, dial) in [(None, vec![]), (Some("10.0.2.2".to_owned()), peers)] {
+            let config = RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway, dial };
             assert_eq!(RuntimeConfig::parse(runtime_toml(&config).as_bytes()).unwrap(), config);
         }
     }

@@ -10,10 +10,12 @@
 //! verifier accepts.
 
 mod check;
+mod trust;
 
 pub use check::{Firmware, Image, Model, Settings};
 
 use serde::Deserialize;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 /// Why settings were refused.
@@ -88,6 +90,21 @@ pub struct FirmwareFragment {
     pub vars: Option<PathBuf>,
 }
 
+/// Whom the guest believes when it verifies peers, as written. Policy, hashes and time become part of the static
+/// configuration, and so of MRCONFIGID; the files travel beside it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustFragment {
+    /// Appraisal policy (TOML); the root that a simulated one names lies beside it.
+    pub policy: Option<PathBuf>,
+    /// Collateral of the peers' platforms (JSON).
+    pub collateral: Option<PathBuf>,
+    /// Reference values of the accepted peers (JSON), one or more.
+    pub references: Option<Vec<PathBuf>>,
+    /// The guest appraises nothing as of an earlier time, Unix seconds.
+    pub not_before: Option<u64>,
+}
+
 /// What a person wrote: every field optional, unknown ones refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +129,10 @@ pub struct Fragment {
     pub work_dir: Option<PathBuf>,
     /// Folder of a simulated platform's keys; only images of the debug profile look at what it hands over.
     pub simulated_platform: Option<PathBuf>,
+    /// Peers that the guest calls, IPv4 address and port each; this host's loopback is 10.0.2.2 for the guest.
+    pub dial: Option<Vec<SocketAddrV4>>,
+    /// Whom the guest believes.
+    pub trust: Option<TrustFragment>,
     /// The machine's size.
     pub shape: Option<ShapeFragment>,
     /// The firmware.
@@ -198,6 +219,8 @@ impl Fragment {
             listen: over.listen.or(self.listen),
             work_dir: over.work_dir.or(self.work_dir),
             simulated_platform: over.simulated_platform.or(self.simulated_platform),
+            dial: over.dial.or(self.dial),
+            trust: over.trust.or(self.trust),
             shape,
             firmware,
             models: over.models.or(self.models),
@@ -219,6 +242,8 @@ impl Fragment {
             listen: self.listen.unwrap_or_else(|| "127.0.0.1:0".into()),
             work_dir: self.work_dir.unwrap_or_else(|| "out/run".into()),
             simulated_platform: self.simulated_platform,
+            dial: self.dial.unwrap_or_default(),
+            trust: self.trust,
             vcpus: shape.vcpus.unwrap_or(2),
             memory_mib: shape.memory_mib.unwrap_or(2048),
             firmware: Firmware {
@@ -247,6 +272,10 @@ impl Fragment {
         for path in paths.into_iter().chain(models).flatten() {
             *path = base.join(&*path);
         }
+        if let Some(TrustFragment { policy, collateral, references, .. }) = &mut self.trust {
+            let files = policy.iter_mut().chain(collateral).chain(references.iter_mut().flatten());
+            files.for_each(|path| *path = base.join(&*path));
+        }
     }
 }
 
@@ -263,6 +292,8 @@ pub struct Input {
     pub listen: String,
     pub work_dir: PathBuf,
     pub simulated_platform: Option<PathBuf>,
+    pub dial: Vec<SocketAddrV4>,
+    pub trust: Option<TrustFragment>,
     pub vcpus: u32,
     pub memory_mib: u64,
     pub firmware: Firmware,

@@ -110,6 +110,9 @@ pub fn mrconfigid(static_config: &[u8]) -> [u8; 48] {
     Sha384::digest(static_config).into()
 }
 
+/// File beside the guest's programs that the debug profile's root alone holds: where it lies, a policy for a simulated
+/// platform may be used. The builder refuses it in every other profile.
+pub const SIMULATED_MARKER: &str = "SIMULATED";
 /// virtio-blk serial of the simulated platform's disk; only the debug image profile looks for it.
 pub const SIMULATOR_DISK_SERIAL: &str = "chrysalis-sim";
 const SIMULATOR_MAGIC: &[u8; 8] = b"CHRYSI01";

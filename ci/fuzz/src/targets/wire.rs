@@ -5,7 +5,7 @@ use measure::runtime::RuntimeRecord;
 use measure::wire::{Evidence, SimulatedPlatform};
 use protocol::channel::Challenge;
 use protocol::config::{RuntimeConfig, StaticConfig};
-use protocol::handoff::Handoff;
+use protocol::handoff::{File, Handoff};
 use protocol::progress::{Line, Stage};
 use simulator::fault::Fault;
 use verity::superblock::{self, Superblock};
@@ -75,7 +75,9 @@ fn run_handoff(bytes: &[u8]) -> bool {
 
 fn seeds_handoff() -> Vec<Vec<u8>> {
     let runtime = b"schema = 1\n".to_vec();
-    vec![Handoff { static_config: STATIC.as_bytes().to_vec(), runtime_config: runtime }.to_disk()]
+    let files = vec![File { name: "collateral.json".into(), bytes: b"{}".to_vec() }];
+    let bare = Handoff { static_config: STATIC.as_bytes().to_vec(), runtime_config: runtime, files: vec![] };
+    vec![Handoff { files, ..bare.clone() }.to_disk(), bare.to_disk()]
 }
 
 fn run_config(bytes: &[u8]) -> bool {

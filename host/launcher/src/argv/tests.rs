@@ -18,7 +18,8 @@ fn settings(boot: Boot) -> Settings {
         memory_mib: 2048,
         models: vec![Model { image: "/models/a, b.img".into(), pin }],
         static_config: Vec::new(),
-        runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },
+        runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None, dial: vec![] },
+        files: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         simulated_platform: (boot == Boot::Disk).then(|| "/pki".into()),
         work_dir: "/run,1".into(),
@@ -67,6 +68,18 @@ fn the_devices_are_those_of_the_predicted_shape() {
         slots.sort_unstable();
         assert_eq!(slots, settings.shape().occupied_slots(settings.platform.into()));
     }
+}
+
+#[test]
+fn only_a_guest_that_calls_peers_has_a_way_out() {
+    let mut settings = settings(Boot::Direct);
+    let netdev = |settings: &Settings| {
+        let args = argv(&Machine::new(settings, &RunDir::fixed("/run", "/tmp/short")));
+        args.into_iter().find(|arg| arg.starts_with("user,id=net")).unwrap()
+    };
+    assert!(netdev(&settings).contains(",restrict=on,"));
+    settings.runtime.dial.push("10.0.2.2:8443".parse().unwrap());
+    assert!(netdev(&settings).contains(",restrict=off,"));
 }
 
 #[test]

@@ -43,8 +43,9 @@ impl Play {
             memory_mib: 512,
             models: Vec::new(),
             static_config: b"schema = 1".to_vec(),
-            runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None },
+            runtime: RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway: None, dial: vec![] },
             listen: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, self.port),
+            files: Vec::new(),
             simulated_platform: None,
             work_dir: self.dir.path().join("run"),
         }

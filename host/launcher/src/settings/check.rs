@@ -1,9 +1,11 @@
 //! The last step of settings: every value checked, every file it names read, nothing left optional that is needed.
 
+use super::trust::Trusted;
 use super::{Input, ModelFragment, SettingsError};
 use crate::machine::Platform;
 use measure::{Boot, Shape};
-use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig};
+use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig, TrustConfig};
+use protocol::handoff::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +60,8 @@ pub struct Settings {
     pub static_config: Vec<u8>,
     /// The unmeasured configuration.
     pub runtime: RuntimeConfig,
+    /// Files for the guest, by name: what its static configuration names by hash, and collateral.
+    pub files: Vec<File>,
     /// Where the service appears; port 0 lets the system choose.
     pub listen: SocketAddrV4,
     /// Folder of a simulated platform's keys.
@@ -87,6 +91,10 @@ impl Input {
             let hint = "serve the others from a second guest";
             return Err(self.value("models", format!("{} disks", models.len()), "at most 8", hint));
         }
+        let (trust, files) = match self.trusted()? {
+            Some(Trusted { config, files }) => (Some(config), files),
+            None => (None, Vec::new()),
+        };
         Ok(Settings {
             platform: self.platform()?,
             image: self.image(boot)?,
@@ -94,12 +102,14 @@ impl Input {
             firmware: self.firmware.clone(),
             vcpus: self.vcpus()?,
             memory_mib: self.memory_mib()?,
-            static_config: self.static_config(&models)?,
+            static_config: self.static_config(&models, trust)?,
             runtime: RuntimeConfig {
                 schema: 1,
                 address: "10.0.2.15/24".into(),
                 gateway: Some("10.0.2.2".into()),
+                dial: self.dial.clone(),
             },
+            files,
             listen: self.listen()?,
             simulated_platform: self.simulated_platform()?,
             work_dir: absolute(&self.work_dir)?,
@@ -191,23 +201,17 @@ impl Input {
         Ok(Model { image: absolute(image)?, pin: read_pin(path, hint)? })
     }
 
-    /// The bytes of the static configuration: as given, or written from role, network and pins.
-    fn static_config(&self, models: &[Model]) -> Result<Vec<u8>, SettingsError> {
+    /// The bytes of the static configuration: as given, or written from role, network, pins and trust.
+    fn static_config(&self, models: &[Model], trust: Option<TrustConfig>) -> Result<Vec<u8>, SettingsError> {
         let pins: Vec<ModelPin> = models.iter().map(|m| m.pin.clone()).collect();
         let Some(path) = &self.static_config else {
-            let config =
-                StaticConfig { schema: 1, role: self.role()?, network: self.network()?, models: pins };
+            let (role, network) = (self.role()?, self.network()?);
+            let config = StaticConfig { schema: 1, role, network, models: pins, trust };
             let bytes = crate::handoff::static_toml(&config).into_bytes();
-            let expected = "pins that a static configuration may carry";
-            return match StaticConfig::parse(&bytes) {
-                Ok(_) => Ok(bytes),
-                Err(e) => Err(self.value(
-                    "models",
-                    e.to_string(),
-                    expected,
-                    "make the disks anew with `chrysalis model pack`",
-                )),
-            };
+            let expected = "pins and trust that a static configuration may carry";
+            let hint = "make the disks anew with `chrysalis model pack`, or correct [trust]";
+            let parsed = StaticConfig::parse(&bytes);
+            return parsed.map(|_| bytes).map_err(|e| self.value("models", e.to_string(), expected, hint));
         };
         for (field, set) in [("role", &self.role), ("network", &self.network)] {
             if let Some(found) = set {
@@ -216,7 +220,7 @@ impl Input {
                 return Err(self.value(field, quoted(found), expected, hint));
             }
         }
-        let bytes = read("static configuration", path, "write one or give `role` and `network`")?;
+        let bytes = read("static configuration", path, "write one or give `role` and `network`", SMALL)?;
         let config = StaticConfig::parse(&bytes).map_err(|e| {
             self.value("static_config", e.to_string(), "a valid static configuration", "correct that file")
         })?;
@@ -231,6 +235,11 @@ impl Input {
                 &expected,
                 "attach the disks that it pins, in its order",
             ));
+        }
+        if config.trust != trust {
+            let expected = "the trust that [trust] of these settings comes to";
+            let hint = "hand over, with [trust], the very files that it names, or leave `static_config` out";
+            return Err(self.value("static_config", "other trust".into(), expected, hint));
         }
         Ok(bytes)
     }
@@ -256,7 +265,7 @@ impl Input {
         Ok(name.into())
     }
 
-    fn value(&self, field: &str, found: String, expected: &str, hint: &str) -> SettingsError {
+    pub(super) fn value(&self, field: &str, found: String, expected: &str, hint: &str) -> SettingsError {
         let place = self.origin.iter().rev().find_map(|o| o.place(field));
         SettingsError::Value {
             place: place.unwrap_or_else(|| "settings".into()),
@@ -286,12 +295,20 @@ fn readable(what: &'static str, path: &Path, hint: &'static str) -> Result<(), S
     opened.map(drop).map_err(|source| SettingsError::Unreadable { what, path: path.into(), source, hint })
 }
 
-/// Reads a small file; anything above 1 MiB is none of ours.
-fn read(what: &'static str, path: &Path, hint: &'static str) -> Result<Vec<u8>, SettingsError> {
+/// Bound of the small files that settings name.
+pub(super) const SMALL: usize = 1024 * 1024;
+
+/// Reads a file of at most `max` bytes; a larger one is none of ours.
+pub(super) fn read(
+    what: &'static str,
+    path: &Path,
+    hint: &'static str,
+    max: usize,
+) -> Result<Vec<u8>, SettingsError> {
     let unreadable = |source| SettingsError::Unreadable { what, path: path.into(), source, hint };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > 1024 * 1024 {
-        let error = std::io::Error::other(format!("{size} bytes, expected at most 1 MiB"));
+    if size > max as u64 {
+        let error = std::io::Error::other(format!("{size} bytes, expected at most {max}"));
         return Err(unreadable(error));
     }
     std::fs::read(path).map_err(unreadable)
@@ -305,7 +322,7 @@ fn read_pin(path: &Path, hint: &'static str) -> Result<ModelPin, SettingsError> 
         root: String,
         data_blocks: u64,
     }
-    let bytes = read("model pin", path, hint)?;
+    let bytes = read("model pin", path, hint, SMALL)?;
     let file: PinFile = serde_json::from_slice(&bytes).map_err(|e| SettingsError::Syntax {
         place: format!("model pin {}", path.display()),
         message: e.to_string(),

@@ -167,6 +167,60 @@ fn more_model_disks_than_slots_are_refused() {
     assert!(text.starts_with("settings: `models` is 9 disks, expected at most 8; "), "{text}");
 }
 
+/// A place with what a guest needs to believe peers of one SIMULATED platform, and the section that names it.
+fn trusting() -> (Place, String) {
+    let place = Place::new();
+    let platform = simulator::Platform::generate(1_790_000_000).unwrap();
+    let put = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
+    put("root.der", &platform.root_der().unwrap());
+    put("collateral.json", platform.collateral().unwrap().to_json().as_bytes());
+    put("policy.toml", b"schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n");
+    let zeros = "00".repeat(48);
+    let registers: Vec<String> =
+        ["mrtd", "rtmr0", "rtmr1", "rtmr2"].iter().map(|name| format!("\"{name}\":\"{zeros}\"")).collect();
+    put(
+        "peers.json",
+        format!("{{\"schema\":1,\"releases\":[{{\"name\":\"r\",{}}}]}}", registers.join(",")).as_bytes(),
+    );
+    let files = "policy = \"policy.toml\"\ncollateral = \"collateral.json\"\nreferences = [\"peers.json\"]\n";
+    (place, format!("[trust]\nnot_before = 1790000000\n{files}"))
+}
+
+#[test]
+fn trust_is_measured_by_the_hashes_of_the_files_that_travel_beside_it() {
+    let (place, section) = trusting();
+    let settings = place.settle(&format!("dial = [\"10.0.2.2:8443\"]\n{section}")).unwrap();
+    assert_eq!(settings.runtime.dial, ["10.0.2.2:8443".parse().unwrap()]);
+    let trust = StaticConfig::parse(&settings.static_config).unwrap().trust.unwrap();
+    assert_eq!(trust.policy.as_bytes(), fs::read(place.path("policy.toml")).unwrap());
+    assert_eq!(
+        trust.references(&settings.files).unwrap()[0].bytes,
+        fs::read(place.path("peers.json")).unwrap()
+    );
+    let root = trust.simulated_root(&settings.files).unwrap().unwrap();
+    assert_eq!(root.bytes, fs::read(place.path("root.der")).unwrap());
+    let disk = crate::handoff::handoff_disk(&settings);
+    assert_eq!(protocol::handoff::Handoff::from_disk(&disk).unwrap().files, settings.files);
+}
+
+#[test]
+fn trust_that_is_not_whole_is_refused_with_what_is_missing() {
+    let (place, section) = trusting();
+    for (line, message) in [
+        ("not_before = 1790000000", "`trust.not_before` is missing"),
+        ("policy = \"policy.toml\"", "`trust.policy` is missing"),
+        ("collateral = \"collateral.json\"", "`trust.collateral` is missing"),
+        ("references = [\"peers.json\"]", "0 hashes"),
+    ] {
+        let text = place.refusal(&section.replace(line, ""));
+        assert!(text.contains(message), "{text}");
+    }
+    fs::remove_file(place.path("root.der")).unwrap();
+    assert!(place.refusal(&section).starts_with("simulated root root.der: No such file"));
+    fs::write(place.path("policy.toml"), "schema = 1\nplatform = \"tdx\"\nroot = \"x\"\n").unwrap();
+    assert!(place.refusal(&section).contains("root of its own"));
+}
+
 #[test]
 fn a_later_fragment_wins_field_by_field() {
     let base =
