@@ -1,0 +1,12 @@
+//! Payments between clients, proxies and workers, as values: vouchers, receipts, prices, the state machines of the three
+//! parties and the proxy's write-ahead log. The contracts that redeem vouchers stand in `contracts/`.
+//!
+//! ```text
+//! client --Cap--> proxy --Payout--> worker          vault --VaultPayment--> pool (pot of the epoch) --Earned--> worker
+//!        <--Use---                                    ^ Cap + Use                 ^ Payout
+//! ```
+//! Pure: no I/O, no clock, no randomness; time, seeds and what was proven of the chain are passed in, and effects come
+//! out. Amounts are nanoTON in `u64` (the chain has 5.1e18 of them; `u64` holds 1.8e19).
+//!
+//! Deliberately absent: cells and messages (`ton` makes them), and any sealed key: a session's key lives as long as the
+//! boot that made it (`docs/decisions/0027-the-owner-registers-sessions.md`).
