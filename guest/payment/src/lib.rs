@@ -10,3 +10,14 @@
 //!
 //! Deliberately absent: cells and messages (`ton` makes them), and any sealed key: a session's key lives as long as the
 //! boot that made it (`docs/decisions/0027-the-owner-registers-sessions.md`).
+
+pub mod batch;
+pub mod bytes;
+pub mod contracts;
+pub mod error;
+pub mod sign;
+pub mod voucher;
+
+pub use error::VoucherError;
+pub use sign::{PublicKey, SecretKey, Signed, Verified};
+pub use voucher::{Address, Cap, Payout, Session, Surplus, Use, Voucher};
