@@ -12,7 +12,9 @@ use evidence::{CheckName, Collateral, PolicyFile, Reference, Verdict};
 use launcher::foretell::{Foretold, foretell};
 use launcher::settings::{Fragment, ModelFragment, Settings};
 use launcher::{Guest, LaunchError};
+use protocol::channel::Part;
 use protocol::evidence::Evidence;
+use ratls::{Endpoint, Verifier, Wanted};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -135,11 +137,10 @@ pub fn evidence_of(endpoint: &SocketAddr, trust: &Trust, at: u64) -> Result<Evid
     let mut sent = None;
     runtime().block_on(async {
         let tcp = tokio::net::TcpStream::connect(endpoint).await.context("nobody listens")?;
-        let appraise = |evidence: &Evidence, report_data: &[u8; 64]| {
-            sent = Some(evidence.clone());
-            evidence::appraise(evidence, &trust.collateral, &trust.policy, &trust.reference, report_data, at)
-        };
-        ratls::connect(tcp, appraise).await.map(drop).context("refused")
+        let (me, wanted) = (Endpoint::anonymous(), Wanted::part(Part::Worker));
+        let show = |claim: &ratls::Claim| sent = Some(claim.shown.machine.clone());
+        let verifier = Verifier::fixed(trust.clone(), at);
+        ratls::connect_showing(tcp, &me, &verifier, &wanted, show).await.map(drop).context("refused")
     })?;
     sent.context("no evidence came")
 }

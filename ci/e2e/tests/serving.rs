@@ -6,9 +6,11 @@ use e2e::{DEADLINE, MODEL, Stage, boot, connect, evidence_of, failed, now};
 use evidence::{CheckName, Reference, Verdict};
 use launcher::Guest;
 use launcher::foretell::Foretold;
+use protocol::channel::Part;
 use protocol::evidence::Evidence;
 use protocol::runtime::{self, Extension, RuntimeEvent, RuntimeRecord};
 use protocol::{AttestError, Attester};
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue};
 use std::sync::{Arc, OnceLock};
 
 struct Serving {
@@ -196,7 +198,9 @@ fn a_quote_replayed_on_another_key_is_refused() {
     let thief = listener.local_addr().unwrap();
     runtime.spawn(async move {
         let static_config = evidence.static_config.clone();
-        let acceptor = ratls::Acceptor::new(Arc::new(Replay(evidence)), static_config);
+        let quotes = QuoteQueue::new(Arc::new(Replay(evidence)), QuoteLimits::default());
+        let endpoint = Endpoint::attested(Part::Worker, quotes, static_config);
+        let acceptor = Acceptor::new(Arc::new(endpoint)).unwrap().anonymous();
         let (tcp, _) = listener.accept().await.unwrap();
         let _held = acceptor.accept(tcp).await;
         std::future::pending::<()>().await;

@@ -35,6 +35,8 @@ pub const TARGETS: &[Target] = &[
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,
+    wire::CONTROL,
+    wire::SHOWN,
     wire::HANDOFF,
     wire::CONFIG,
     wire::PROGRESS,

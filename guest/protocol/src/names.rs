@@ -16,5 +16,5 @@ pub const RUNTIME_RECORD: &str = "/run/chrysalis/runtime-events";
 pub const PROGRESS_SOCKET: &str = "/run/chrysalis/progress";
 /// TCP port on which a guest's daemon serves attested TLS, whatever its role.
 pub const WORKER_PORT: u16 = 8443;
-/// ALPN protocol identifier of the attested channel, version 1.
-pub const ALPN: &[u8] = b"chrysalis/1";
+/// ALPN protocol identifier of the attested channel, version 2.
+pub const ALPN: &[u8] = b"chrysalis/2";

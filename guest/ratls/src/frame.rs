@@ -3,7 +3,6 @@
 //! Memory grows with the bytes that arrived, never with the length that a peer claims.
 
 use crate::error::{ChannelError, Step};
-use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Reads one frame of at most `max` bytes within the step's deadline.
@@ -35,7 +34,7 @@ where
             Ok(()) => io.flush().await,
             Err(error) => Err(error),
         };
-        sent.map_err(|source| ChannelError::Io { step, source })
+        sent.map_err(|error| ChannelError::from_io(step, 0, error))
     })
     .await
 }
@@ -60,11 +59,7 @@ where
     match read {
         Ok(received) if received == len => Ok(bytes),
         Ok(received) => Err(ChannelError::Closed { step, received }),
-        // rustls reports a stream that ends without close_notify in this way.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(ChannelError::Closed { step, received: bytes.len() })
-        }
-        Err(source) => Err(ChannelError::Io { step, source }),
+        Err(error) => Err(ChannelError::from_io(step, bytes.len(), error)),
     }
 }
 

@@ -1,34 +1,46 @@
 //! Both ends of attested TLS: a TLS 1.3 connection whose far end has proved, on this very connection, what it runs.
 //!
 //! ```text
-//! connect (verifier)                        Acceptor (attester)
-//!    |-- TLS 1.3, ALPN chrysalis/1 ------------|   tls.rs      who holds the key
-//!    |-- Challenge: nonce -------------------->|   frame.rs    bounded, with a deadline
-//!    |                              quote over |   server.rs   SHA-512(exporter, nonce, own key)
-//!    |<-- Evidence ----------------------------|
-//!  appraise -> Appraised                       |   client.rs   only now is there a stream
+//! connect (initiator)                       Acceptor (responder)
+//!    |-- TLS 1.3, ALPN chrysalis/2 ------------|   tls.rs       who holds which key
+//!    |-- Challenge --------------------------->|   frame.rs     bounded, with a deadline
+//!    |<- Retry, under load --------------------|   accept.rs    work before quotes
+//!    |<- Challenge, to attested initiators ----|
+//!    |<- Evidence -----------------------------|   endpoint.rs  quote over exporter, challenge, keys, parts
+//!  judge -> Peer, or Refusal                   |   judge.rs     only now is there a stream
+//!    |-- Evidence, of attested initiators ---->| judge -> Peer
+//!    |<- Accepted -----------------------------|   stream.rs    taken off the front by the first read
 //!    |== application bytes ====================|
 //! ```
-//! The certificate proves nothing but the possession of its key; identity comes from the evidence alone. Because the
-//! quote covers the TLS exporter, evidence taken from another connection, or a connection relayed by a man in the
-//! middle, does not match (`docs/reference/channel.md` is the specification).
+//! A certificate proves nothing but the possession of its key; identity comes from the evidence alone. Because the quote
+//! covers the TLS exporter, evidence taken from another connection, or a connection relayed by a man in the middle, does
+//! not match (`docs/reference/channel.md` is the specification).
 //!
-//! Deliberately absent: TLS 1.2, session resumption, 0-RTT, a switch that skips appraisal, a verifier type that others
-//! could use without it, and evidence in the other direction (the verifier isn't attested in version 1).
+//! Deliberately absent: TLS 1.2, a key exchange without ML-KEM, session resumption, 0-RTT, a switch that skips appraisal,
+//! and a verifier type that others could use without it.
 
-mod client;
+mod accept;
+mod connect;
+mod endpoint;
 mod error;
 mod frame;
+mod judge;
+mod link;
+mod peer;
 mod quotes;
-mod server;
+mod refusal;
 mod stream;
 mod tls;
+mod trust;
 
-#[cfg(test)]
-mod tests;
-
-pub use client::{Attested, connect};
-pub use error::{AcceptError, ChannelError, ConnectError, Step};
+pub use accept::{Accepted, Acceptor, Served};
+pub use connect::{Attested, connect, connect_showing};
+pub use endpoint::{Endpoint, GpuSource};
+pub use error::{AcceptError, AnswerError, ChannelError, ConnectError, JudgeError, Step};
+pub use judge::{Claim, Question, Wanted};
+pub use link::Link;
+pub use peer::Peer;
 pub use quotes::{QuoteError, QuoteLimits, QuoteQueue, QuoteState, QuoteStats, Quoted};
-pub use server::Acceptor;
-pub use stream::{AttestedClientStream, AttestedServerStream};
+pub use refusal::Refusal;
+pub use stream::ChannelStream;
+pub use trust::{GpuTrust, Trust, Verifier};

@@ -1,7 +1,7 @@
-//! TLS settings of both ends: version 1.3 only, hybrid key exchange first, no resumption, no early data, ALPN required.
+//! TLS settings of both ends: version 1.3 only, hybrid key exchange only, no resumption, no early data, ALPN required.
 //!
 //! [`HolderOfKey`] is a dangerous verifier: it accepts any certificate whose key the peer holds. It is private to this
-//! crate and reached only through [`crate::connect`], which hands out no stream before the evidence was appraised.
+//! crate and reached only through [`crate::connect`] and [`crate::Acceptor`], which hand out no stream before the exchange.
 
 use crate::error::ChannelError;
 use protocol::channel::EXPORTER_LABEL;
@@ -10,19 +10,31 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
-use rustls::{ClientConfig, CommonState, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, ConnectionCommon, DigitallySignedStruct, DistinguishedName, NamedGroup, ServerConfig,
+    SignatureScheme,
+};
 use std::sync::Arc;
 
 /// The name in the certificate, never looked at: RFC 6761 keeps `invalid` out of the DNS.
 const NOBODY: &str = "chrysalis.invalid";
 
-/// aws-lc-rs with X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem) preferred and X25519 for peers without it.
+/// aws-lc-rs with X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem) and nothing else: both ends are ours, so a connection that
+/// is recorded today can't be opened by a quantum computer later, and there is no group to downgrade to.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    use aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
     let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![X25519MLKEM768, X25519];
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
     Arc::new(provider)
+}
+
+/// 32 random bytes.
+pub(crate) fn random() -> Result<[u8; 32], ChannelError> {
+    let mut bytes = [0; 32];
+    let filled = provider().secure_random.fill(&mut bytes);
+    filled.map_err(|_| ChannelError::Tls(rustls::Error::FailedToGetRandomBytes))?;
+    Ok(bytes)
 }
 
 /// An attester's TLS identity: a P-256 key that never leaves this process's memory.
@@ -46,12 +58,15 @@ impl Identity {
     }
 }
 
-/// Settings of the attester's end.
+/// Settings of a responder. A certificate is asked for and not required: whether there has to be one is known only when
+/// the initiator has said what it is.
 pub(crate) fn server_config(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
+    let provider = provider();
+    let verifier = Arc::new(HolderOfKey { algorithms: provider.signature_verification_algorithms });
     let chain = vec![identity.certificate.clone()];
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, identity.private_key.clone_key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -60,15 +75,19 @@ pub(crate) fn server_config(identity: &Identity) -> Result<ServerConfig, rustls:
     Ok(config)
 }
 
-/// Settings of the verifier's end.
-pub(crate) fn client_config() -> Result<ClientConfig, rustls::Error> {
+/// Settings of an initiator; it shows a certificate if it has an identity.
+pub(crate) fn client_config(identity: Option<&Identity>) -> Result<ClientConfig, rustls::Error> {
     let provider = provider();
     let verifier = HolderOfKey { algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder
+            .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key.clone_key())?,
+    };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -88,20 +107,29 @@ pub(crate) fn public_key_of(
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info())
 }
 
-/// Refuses a connection on which `chrysalis/1` was not negotiated; rustls lets a peer without ALPN through.
-pub(crate) fn require_alpn(state: &CommonState) -> Result<(), ChannelError> {
-    match state.alpn_protocol() {
-        Some(ALPN) => Ok(()),
-        Some(other) => Err(ChannelError::Alpn { found: format!("`{}`", other.escape_ascii()) }),
-        None => Err(ChannelError::Alpn { found: "none".into() }),
-    }
+/// What a finished handshake says: the exporter (RFC 8446 section 7.5), and DER of the peer's SubjectPublicKeyInfo.
+pub(crate) struct Facts {
+    pub(crate) exporter: [u8; 32],
+    /// Empty where the peer showed no certificate.
+    pub(crate) peer_key: Arc<[u8]>,
 }
 
-/// The exporter of a finished handshake (RFC 8446 section 7.5), by either end's connection.
-pub(crate) fn exporter(
-    export: impl FnOnce([u8; 32], &[u8], Option<&[u8]>) -> Result<[u8; 32], rustls::Error>,
-) -> Result<[u8; 32], ChannelError> {
-    export([0; 32], EXPORTER_LABEL, None).map_err(ChannelError::Tls)
+/// Checks what was negotiated, at either end; rustls lets a peer without ALPN through.
+pub(crate) fn facts<D>(connection: &ConnectionCommon<D>) -> Result<Facts, ChannelError> {
+    match connection.alpn_protocol() {
+        Some(ALPN) => {}
+        Some(other) => return Err(ChannelError::Alpn { found: format!("`{}`", other.escape_ascii()) }),
+        None => return Err(ChannelError::Alpn { found: "none".into() }),
+    }
+    match connection.negotiated_key_exchange_group().map(|group| group.name()) {
+        Some(NamedGroup::X25519MLKEM768) => {}
+        other => return Err(ChannelError::Group { found: format!("{other:?}") }),
+    }
+    let exporter = connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+    let key = certificate.map(public_key_of).transpose().map_err(ChannelError::Tls)?;
+    let peer_key = key.map_or_else(|| Arc::from([]), |key| Arc::from(key.as_ref()));
+    Ok(Facts { exporter: exporter.map_err(ChannelError::Tls)?, peer_key })
 }
 
 /// Accepts whoever holds the key of the certificate it shows (TLS 1.3 CertificateVerify, RFC 8446 section 4.4.3), and
@@ -109,6 +137,26 @@ pub(crate) fn exporter(
 #[derive(Debug)]
 struct HolderOfKey {
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl HolderOfKey {
+    fn signed(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+}
+
+/// TLS 1.2 is never negotiated; nothing that it would want verified holds.
+fn tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
+    Err(rustls::PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig.into())
+}
+
+fn schemes() -> Vec<SignatureScheme> {
+    vec![SignatureScheme::ECDSA_NISTP256_SHA256]
 }
 
 impl ServerCertVerifier for HolderOfKey {
@@ -130,7 +178,7 @@ impl ServerCertVerifier for HolderOfKey {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig.into())
+        tls12()
     }
 
     fn verify_tls13_signature(
@@ -139,10 +187,52 @@ impl ServerCertVerifier for HolderOfKey {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.signed(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        schemes()
+    }
+}
+
+impl ClientCertVerifier for HolderOfKey {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        public_key_of(end_entity)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
     }
 }

@@ -2,12 +2,13 @@
 
 mod support;
 
-use evidence::{CheckName, appraise};
-use protocol::evidence::{EventLog, Evidence};
+use evidence::CheckName;
+use protocol::channel::Part;
+use protocol::evidence::EventLog;
 use protocol::{AttestError, Attester};
-use ratls::{Acceptor, Attested, ConnectError, connect};
+use ratls::{Attested, Claim, ConnectError, Endpoint, Verifier, Wanted, connect_showing};
 use std::sync::{Arc, Mutex};
-use support::{AT, STATIC_CONFIG, World, world};
+use support::{AT, STATIC_CONFIG, World, acceptor, connect, world};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -15,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 async fn serve(attester: Arc<dyn Attester>, static_config: &[u8]) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = Acceptor::new(attester, static_config.to_vec());
+    let acceptor = acceptor(attester, static_config);
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
-        let mut stream = acceptor.accept(tcp).await.unwrap();
+        let (_, _, mut stream) = acceptor.accept(tcp).await.unwrap().into_parts();
         let mut bytes = [0; 4];
         if stream.read_exact(&mut bytes).await.is_ok() {
             stream.write_all(&bytes).await.unwrap();
@@ -29,16 +30,15 @@ async fn serve(attester: Arc<dyn Attester>, static_config: &[u8]) -> TcpStream {
 }
 
 async fn verify(tcp: TcpStream, world: &World, at: u64) -> Result<Attested, ConnectError> {
-    connect(tcp, |evidence, report_data| {
-        appraise(evidence, &world.collateral, &world.policy, &world.reference, report_data, at)
-    })
-    .await
+    connect(tcp, &Verifier::fixed(world.trust(), at)).await
 }
 
 /// The names of the checks that failed.
 fn failed(result: Result<Attested, ConnectError>) -> Vec<CheckName> {
     match result {
-        Err(ConnectError::Refused(refused)) => refused.verdict().failed().map(|check| check.name).collect(),
+        Err(ConnectError::Refused(refusal)) => {
+            refusal.verdict().unwrap().failed().map(|check| check.name).collect()
+        }
         Err(other) => panic!("expected refused evidence, found: {other}"),
         Ok(_) => panic!("expected refused evidence, found an attested connection"),
     }
@@ -49,8 +49,8 @@ async fn a_right_guest_is_attested_and_talked_to() {
     let world = world();
     let tcp = serve(world.attester.clone(), STATIC_CONFIG).await;
     let mut attested = verify(tcp, &world, AT).await.unwrap();
-    assert!(attested.appraised().verdict().accepted);
-    assert_eq!(attested.appraised().verdict().release.as_deref(), Some("simulated release"));
+    assert!(attested.peer().appraised().verdict().accepted);
+    assert_eq!(attested.peer().appraised().verdict().release.as_deref(), Some("simulated release"));
 
     attested.stream().write_all(b"ping").await.unwrap();
     let mut bytes = [0; 4];
@@ -164,13 +164,14 @@ async fn a_quote_over_another_transcript_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_guest_receives_nothing_but_the_nonce() {
+async fn a_refused_guest_receives_nothing_but_the_challenge() {
     let world = world();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = Acceptor::new(world.attester.clone(), STATIC_CONFIG.to_vec());
+    let acceptor = world.acceptor();
     let guest = tokio::spawn(async move {
-        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let accepted = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let (_, _, mut stream) = accepted.into_parts();
         let mut received = Vec::new();
         // The verifier hangs up without a goodbye, or with one.
         let _ = stream.read_to_end(&mut received).await;
@@ -187,11 +188,9 @@ async fn the_appraisal_sees_what_the_guest_sent() {
     let world = world();
     let seen = Mutex::new(None);
     let tcp = serve(world.attester.clone(), STATIC_CONFIG).await;
-    let looking = |evidence: &Evidence, report_data: &[u8; 64]| {
-        *seen.lock().unwrap() = Some(evidence.clone());
-        appraise(evidence, &world.collateral, &world.policy, &world.reference, report_data, AT)
-    };
-    connect(tcp, looking).await.unwrap();
+    let looking = |claim: &Claim| *seen.lock().unwrap() = Some(claim.shown.machine.clone());
+    let (me, wanted) = (Endpoint::anonymous(), Wanted::part(Part::Worker));
+    connect_showing(tcp, &me, &world.verifier(), &wanted, looking).await.unwrap();
     let evidence = seen.lock().unwrap().take().unwrap();
     assert_eq!(evidence.static_config, STATIC_CONFIG);
     assert_eq!(evidence.event_log, world.attester.event_log().unwrap());

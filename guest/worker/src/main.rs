@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use attest::TsmAttester;
+use protocol::channel::Part;
 use protocol::config::{Role, StaticConfig};
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -87,7 +89,10 @@ async fn run(options: Options) -> Result<()> {
     let models = tokio::task::spawn_blocking(move || worker::load_all(&config, &folder)).await??;
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let models = Arc::new(Models::new(models, at_once));
-    let acceptor = Arc::new(ratls::Acceptor::new(Arc::new(options.attester), bytes));
+    let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
+    let endpoint = Arc::new(Endpoint::attested(Part::Worker, quotes, bytes));
+    let acceptor = Acceptor::new(endpoint).context("a worker is an attested part")?.anonymous();
+    let acceptor = Arc::new(acceptor);
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("--listen {}: cannot listen there; is the port taken?", options.listen))?;

@@ -7,7 +7,7 @@
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use ratls::{Acceptor, AttestedServerStream};
+use ratls::{Acceptor, ChannelStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,9 +103,10 @@ impl Peer {
         };
         drop(handshaking);
         match accepted {
-            Ok(stream) => {
+            Ok(accepted) => {
                 // A full house closes the connection rather than letting attested peers pile up.
                 let Ok(_place) = self.open.clone().try_acquire_owned() else { return };
+                let (_, _, stream) = accepted.into_parts();
                 talk(stream, router, &mut self.stop).await;
             }
             // A peer's fault would fill the log at the peer's will; ours must be seen.
@@ -116,7 +117,7 @@ impl Peer {
 }
 
 /// HTTP/1.1 on one attested connection until it closes, grows old or the worker stops.
-async fn talk<S>(stream: AttestedServerStream<S>, router: Router, stop: &mut watch::Receiver<bool>)
+async fn talk<S>(stream: ChannelStream<S>, router: Router, stop: &mut watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

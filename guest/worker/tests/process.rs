@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{AT, World, world_with};
+use support::{World, world_with};
 use tokio::net::TcpStream;
 
 const CONFIG: &str = "schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n[[models]]\nname = \"small\"\n\
@@ -115,12 +115,9 @@ impl Guest {
     }
 
     async fn embed(&self, address: &str, text: &str) -> EmbeddingResponse {
-        let World { policy, collateral, reference, .. } = &self.world;
         let tcp = TcpStream::connect(address).await.unwrap();
-        let attested = ratls::connect(tcp, |evidence, report_data| {
-            evidence::appraise(evidence, collateral, policy, reference, report_data, AT)
-        });
-        let (_, stream) = attested.await.unwrap().into_parts();
+        let attested = support::connect(tcp, &self.world.verifier()).await;
+        let (_, _, stream) = attested.unwrap().into_parts();
         let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let body = serde_json::json!({ "model": "small", "input": text }).to_string();

@@ -9,10 +9,9 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use ratls::Acceptor;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
-use support::{AT, STATIC_CONFIG, World, world};
+use support::{World, world};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -46,7 +45,7 @@ async fn served() -> Served {
     let world = world();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = Arc::new(Acceptor::new(world.attester.clone(), STATIC_CONFIG.to_vec()));
+    let acceptor = Arc::new(world.acceptor());
     let (start, started) = tokio::sync::mpsc::unbounded_channel();
     let (permit, release) = mpsc::channel();
     let model: Arc<dyn Embed> = Arc::new(Slow { started: start, release: Mutex::new(release) });
@@ -58,12 +57,9 @@ async fn served() -> Served {
 
 impl Served {
     async fn connect(&self) -> SendRequest<Full<Bytes>> {
-        let World { policy, collateral, reference, .. } = &self.world;
         let tcp = TcpStream::connect(self.address).await.unwrap();
-        let attested = ratls::connect(tcp, |evidence, report_data| {
-            evidence::appraise(evidence, collateral, policy, reference, report_data, AT)
-        });
-        let (_, stream) = attested.await.unwrap().into_parts();
+        let attested = support::connect(tcp, &self.world.verifier()).await;
+        let (_, _, stream) = attested.unwrap().into_parts();
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         requests

@@ -1,8 +1,8 @@
 //! Why there is no answer: nobody there, refused evidence, a broken connection, or a worker that says no.
 
-use evidence::{Refused, Verdict};
+use evidence::Verdict;
 use protocol::openai::ErrorObject;
-use ratls::{ChannelError, ConnectError};
+use ratls::{AnswerError, ChannelError, ConnectError, Refusal};
 
 /// Every failure names the address and what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +25,23 @@ pub enum ClientError {
         #[source]
         source: ChannelError,
     },
-    /// The evidence was not accepted. Nothing was sent but a random nonce.
-    #[error("{address}: {refused}")]
+    /// The peer wants evidence of this end, which has none.
+    #[error("{address}: no attested channel: {source}")]
+    Answer {
+        /// As given.
+        address: String,
+        /// What was wanted.
+        #[source]
+        source: AnswerError,
+    },
+    /// The evidence was not accepted. Nothing was sent but a challenge.
+    #[error("{address}: {refusal}")]
     Refused {
         /// As given.
         address: String,
         /// With the whole verdict.
         #[source]
-        refused: Refused,
+        refusal: Box<Refusal>,
     },
     /// The attested connection ended.
     #[error(
@@ -77,7 +86,7 @@ impl ClientError {
     /// The verdict, if evidence came and was refused.
     pub fn verdict(&self) -> Option<&Verdict> {
         match self {
-            ClientError::Refused { refused, .. } => Some(refused.verdict()),
+            ClientError::Refused { refusal, .. } => refusal.verdict(),
             _ => None,
         }
     }
@@ -86,7 +95,8 @@ impl ClientError {
         let address = address.into();
         match error {
             ConnectError::Channel(source) => ClientError::Channel { address, source },
-            ConnectError::Refused(refused) => ClientError::Refused { address, refused },
+            ConnectError::Answer(source) => ClientError::Answer { address, source },
+            ConnectError::Refused(refusal) => ClientError::Refused { address, refusal },
         }
     }
 

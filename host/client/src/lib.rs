@@ -15,16 +15,19 @@ mod error;
 
 pub use answer::Embeddings;
 pub use error::ClientError;
+/// What evidence is held against; the type lives with the channel.
+pub use ratls::Trust;
 
-use evidence::{Appraised, Cache, Collateral, Policy, Reference};
+use evidence::Appraised;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use measure::wire::Evidence;
+use protocol::channel::Part;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
-use std::sync::Arc;
+use ratls::{Endpoint, Peer, Verifier, Wanted};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -35,31 +38,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// What a verifier holds evidence against.
-#[derive(Debug, Clone)]
-pub struct Trust {
-    /// What is accepted, and the trust root.
-    pub policy: Policy,
-    /// What is published about the worker's platform.
-    pub collateral: Collateral,
-    /// Registers of the releases that are accepted.
-    pub reference: Reference,
-    /// What was verified of platforms already: connections under one trust, and under its clones, pay for a platform's chain
-    /// once. It changes no verdict.
-    pub cache: Arc<Cache>,
-}
-
-impl Trust {
-    /// With a cache of its own that is empty.
-    pub fn new(policy: Policy, collateral: Collateral, reference: Reference) -> Self {
-        Trust { policy, collateral, reference, cache: Arc::default() }
-    }
-}
-
 /// A connection to a worker that was appraised and found right.
 pub struct Client {
     address: String,
-    appraised: Appraised,
+    peer: Peer,
     requests: SendRequest<Full<Bytes>>,
 }
 
@@ -81,23 +63,22 @@ impl Client {
         let tcp = reach(address).await?;
         // Requests are written whole; waiting for more to send would only delay them.
         let _ = tcp.set_nodelay(true);
-        let attested = ratls::connect(tcp, |evidence, report_data| {
-            show(evidence);
-            let Trust { policy, collateral, reference, cache } = trust;
-            cache.appraise(evidence, collateral, policy, reference, report_data, at)
-        });
-        let attested = attested.await.map_err(|error| ClientError::from_connect(address, error))?;
-        let (appraised, stream) = attested.into_parts();
+        let (me, wanted) = (Endpoint::anonymous(), Wanted::part(Part::Worker));
+        let verifier = Verifier::fixed(trust.clone(), at);
+        let show = |claim: &ratls::Claim| show(&claim.shown.machine);
+        let attested = ratls::connect_showing(tcp, &me, &verifier, &wanted, show).await;
+        let attested = attested.map_err(|error| ClientError::from_connect(address, error))?;
+        let (peer, _, stream) = attested.into_parts();
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (requests, connection) = handshake.map_err(|source| ClientError::broken(address, source))?;
         // Its error shows at the request under way; between requests a closed connection is no error.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Client { address: address.into(), appraised, requests })
+        Ok(Client { address: address.into(), peer, requests })
     }
 
     /// What the worker was proved to be; its verdict is there to be printed.
     pub fn appraised(&self) -> &Appraised {
-        &self.appraised
+        self.peer.appraised()
     }
 
     /// The models it serves.

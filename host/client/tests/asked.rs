@@ -11,9 +11,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest};
-use ratls::Acceptor;
 use std::convert::Infallible;
-use support::{AT, STATIC_CONFIG, World, world};
+use support::{AT, World, world};
 use tokio::net::TcpListener;
 
 fn trust(world: &World) -> Trust {
@@ -24,10 +23,11 @@ fn trust(world: &World) -> Trust {
 async fn worker(world: &World) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let acceptor = Acceptor::new(world.attester.clone(), STATIC_CONFIG.to_vec());
+    let acceptor = world.acceptor();
     tokio::spawn(async move {
         loop {
-            let Ok(stream) = acceptor.accept(listener.accept().await.unwrap().0).await else { continue };
+            let Ok(accepted) = acceptor.accept(listener.accept().await.unwrap().0).await else { continue };
+            let (_, _, stream) = accepted.into_parts();
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service_fn(reply));
             tokio::spawn(async move { drop(served.await) });

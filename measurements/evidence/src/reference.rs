@@ -7,8 +7,10 @@
 //! `rtmr3` is `"events"` where the release extends it by the guest's own events, absent where it does not.
 
 use crate::td::named;
+use measure::codec::put;
 use measure::{Digest384, Registers};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// Most bytes of a reference file that are read.
 pub const MAX_REFERENCE: usize = 4 * 1024 * 1024;
@@ -148,6 +150,22 @@ impl Release {
         };
         Registers { mrtd: self.mrtd, rtmr: [self.rtmr0, self.rtmr1, self.rtmr2, rtmr3] }
     }
+
+    /// Names these registers, whatever they are called: SHA-256 over the fields `chrysalis/release/1`, MRTD, RTMR0 to RTMR2
+    /// and what is said of RTMR3 (nothing, `events`, or the value), each behind its length as a big-endian `u32`.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut input = Vec::new();
+        put(&mut input, b"chrysalis/release/1");
+        for register in [&self.mrtd, &self.rtmr0, &self.rtmr1, &self.rtmr2] {
+            put(&mut input, &register.0);
+        }
+        match &self.rtmr3 {
+            None => put(&mut input, &[]),
+            Some(Rtmr3::Events) => put(&mut input, EVENTS.as_bytes()),
+            Some(Rtmr3::Value(value)) => put(&mut input, &value.0),
+        }
+        Sha256::digest(&input).into()
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +186,24 @@ mod tests {
         mixed.rtmr[2] = Digest384([2; 48]);
         assert_eq!(reference.matching(&mixed), None);
         assert_eq!(reference.closest(&mixed).unwrap().name, "old");
+    }
+
+    #[test]
+    fn a_digest_names_the_registers_and_not_the_name() {
+        let base = release("a", 1);
+        let other = Digest384([9; 48]);
+        assert_eq!(base.digest(), release("b", 1).digest());
+        let changed = [
+            Release { mrtd: other, ..base.clone() },
+            Release { rtmr0: other, ..base.clone() },
+            Release { rtmr1: other, ..base.clone() },
+            Release { rtmr2: other, ..base.clone() },
+            Release { rtmr3: Some(Rtmr3::Events), ..base.clone() },
+            Release { rtmr3: Some(Rtmr3::Value(Digest384::ZERO)), ..base.clone() },
+        ];
+        for changed in changed {
+            assert_ne!(base.digest(), changed.digest(), "{changed:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use crate::{MEMORY, Target};
 use measure::runtime::RuntimeRecord;
 use measure::wire::{Evidence, SimulatedPlatform};
-use protocol::channel::Challenge;
+use protocol::channel::{
+    ApplicationKey, ApplicationKeys, Challenge, Control, GpuDemand, GpuShown, MAX_DIFFICULTY, Part, Refuse,
+    Shown,
+};
 use protocol::config::{RuntimeConfig, StaticConfig};
 use protocol::handoff::{File, Handoff};
 use protocol::progress::{Line, Stage};
@@ -19,6 +22,12 @@ pub const RUNTIME: Target =
 /// The challenge that opens an attested channel.
 pub const CHANNEL: Target =
     Target { name: "channel", run: run_channel, seeds: seeds_channel, memory: MEMORY };
+/// The short messages of an attested channel.
+pub const CONTROL: Target =
+    Target { name: "channel_control", run: run_control, seeds: seeds_control, memory: MEMORY };
+/// Evidence as it travels on an attested channel.
+pub const SHOWN: Target =
+    Target { name: "channel_evidence", run: run_shown, seeds: seeds_shown, memory: MEMORY };
 /// The disk that the host hands to the guest.
 pub const HANDOFF: Target =
     Target { name: "handoff", run: run_handoff, seeds: seeds_handoff, memory: MEMORY };
@@ -62,11 +71,60 @@ fn seeds_runtime() -> Vec<Vec<u8>> {
 }
 
 fn run_channel(bytes: &[u8]) -> bool {
-    Challenge::from_bytes(bytes).is_ok_and(|challenge| challenge.to_bytes() == bytes)
+    let challenge = Challenge::from_bytes(bytes);
+    if let Ok(challenge) = &challenge {
+        assert_eq!(challenge.to_bytes(), bytes, "a challenge has two encodings");
+    }
+    challenge.is_ok()
 }
 
 fn seeds_channel() -> Vec<Vec<u8>> {
-    vec![Challenge { nonce: [3; 32] }.to_bytes()]
+    let bare = Challenge::new([3; 32], Part::Client, Part::Worker);
+    let full = Challenge {
+        release: Some([4; 32]),
+        identity: Some(key("session")),
+        gpu: GpuDemand::Cached { max_age_s: 60 },
+        solution: Some(5),
+        ..Challenge::new([3; 32], Part::Proxy, Part::Worker)
+    };
+    vec![bare.to_bytes(), full.to_bytes()]
+}
+
+fn key(name: &str) -> ApplicationKey {
+    ApplicationKey { name: name.into(), key: vec![6; 32] }
+}
+
+fn run_control(bytes: &[u8]) -> bool {
+    let control = Control::from_bytes(bytes);
+    if let Ok(control) = control {
+        assert_eq!(control.to_bytes(), bytes, "a short message has two encodings");
+    }
+    control.is_ok()
+}
+
+fn seeds_control() -> Vec<Vec<u8>> {
+    let retry = Control::Retry { difficulty: MAX_DIFFICULTY };
+    [retry, Control::Refuse(Refuse::Busy), Control::Accepted].map(Control::to_bytes).into()
+}
+
+fn run_shown(bytes: &[u8]) -> bool {
+    let shown = Shown::from_bytes(bytes);
+    if let Ok(shown) = &shown {
+        assert_eq!(shown.to_bytes(), bytes, "evidence on a channel has two encodings");
+    }
+    shown.is_ok()
+}
+
+fn seeds_shown() -> Vec<Vec<u8>> {
+    let Ok(case) = Fault::None.case() else { return Vec::new() };
+    let keys = ApplicationKeys::new(vec![key("billing"), key("session")]).unwrap_or_default();
+    let gpu = GpuShown { envelope: b"[]".to_vec(), nonce: [7; 32], age_s: 8 };
+    let batch = protocol::batch::batch(&[[1; 64], [2; 64], [3; 64]]);
+    let batch = batch.and_then(|(_, mut proofs)| proofs.pop()).unwrap_or_default();
+    let bare =
+        Shown { machine: case.evidence, keys: ApplicationKeys::default(), gpu: None, batch: batch.clone() };
+    let full = Shown { keys, gpu: Some(gpu), ..bare.clone() };
+    vec![bare.to_bytes(), full.to_bytes()]
 }
 
 fn run_handoff(bytes: &[u8]) -> bool {

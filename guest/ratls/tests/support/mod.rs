@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use evidence::{Collateral, Hex, Policy, Reference, Release, Rtmr3, TdReport};
+use protocol::channel::Part;
 use protocol::evidence::{EventLog, LogFormat};
 use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
 use protocol::{AttestError, Attester, Digest384};
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier, Wanted};
 use simulator::{Identity, Platform, tpm};
 use std::sync::Arc;
 
@@ -84,4 +86,40 @@ pub fn world_with(static_config: &[u8]) -> World {
         reference: Reference { schema: 1, releases: vec![release], mrconfigid: None },
         attester: Arc::new(Simulated { identity, td, log, runtime: record.to_bytes() }),
     }
+}
+
+impl World {
+    /// What the verifier holds evidence against.
+    pub fn trust(&self) -> Trust {
+        Trust::new(self.policy.clone(), self.collateral.clone(), self.reference.clone())
+    }
+
+    /// A verifier for which it is always [`AT`].
+    pub fn verifier(&self) -> Verifier {
+        Verifier::fixed(self.trust(), AT)
+    }
+
+    /// Lets clients in, as a worker of this world.
+    pub fn acceptor(&self) -> Acceptor {
+        acceptor(self.attester.clone(), STATIC_CONFIG)
+    }
+}
+
+/// A worker's end on this platform.
+pub fn endpoint(attester: Arc<dyn Attester>, static_config: &[u8]) -> Endpoint {
+    let quotes = QuoteQueue::new(attester, QuoteLimits::default());
+    Endpoint::attested(Part::Worker, quotes, static_config.to_vec())
+}
+
+/// A worker's end on this platform that lets clients in.
+pub fn acceptor(attester: Arc<dyn Attester>, static_config: &[u8]) -> Acceptor {
+    Acceptor::new(Arc::new(endpoint(attester, static_config))).unwrap().anonymous()
+}
+
+/// Connects as a client that wants a worker.
+pub async fn connect<S>(io: S, verifier: &Verifier) -> Result<ratls::Attested<S>, ratls::ConnectError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    ratls::connect(io, &Endpoint::anonymous(), verifier, &Wanted::part(Part::Worker)).await
 }

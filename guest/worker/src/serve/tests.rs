@@ -9,26 +9,22 @@ use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use ratls::AttestedClientStream;
-use support::{AT, STATIC_CONFIG, world};
+use support::{connect, world};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// An attested connection without a network, the verifier's end and the task that talks on the other.
-async fn attested() -> (AttestedClientStream<DuplexStream>, JoinHandle<()>, watch::Sender<bool>) {
+async fn attested() -> (ChannelStream<DuplexStream>, JoinHandle<()>, watch::Sender<bool>) {
     let world = world();
     let (near, far) = duplex(1 << 20);
-    let acceptor = Acceptor::new(world.attester.clone(), STATIC_CONFIG.to_vec());
-    let connecting = ratls::connect(near, |evidence, report_data| {
-        evidence::appraise(evidence, &world.collateral, &world.policy, &world.reference, report_data, AT)
-    });
-    let (accepted, connected) = tokio::join!(acceptor.accept(far), connecting);
+    let (acceptor, verifier) = (world.acceptor(), world.verifier());
+    let (accepted, connected) = tokio::join!(acceptor.accept(far), connect(near, &verifier));
     let (stop, mut stopping) = watch::channel(false);
-    let stream = accepted.unwrap();
+    let stream = accepted.unwrap().into_parts().2;
     let models = Arc::new(Models::new(vec![], 1));
     let talking = tokio::spawn(async move { talk(stream, router(models), &mut stopping).await });
-    (connected.unwrap().into_parts().1, talking, stop)
+    (connected.unwrap().into_parts().2, talking, stop)
 }
 
 fn healthz() -> Request<Empty<Bytes>> {
