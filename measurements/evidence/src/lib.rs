@@ -52,5 +52,5 @@ pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
 pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release, Rtmr3};
 pub use tcb::{Level, Tcb};
 pub use td::TdReport;
-pub use time::show as show_time;
+pub use time::{read as read_time, show as show_time};
 pub use verdict::{Check, CheckName, Name, Status, Verdict};

@@ -8,8 +8,8 @@ pub fn show(at: u64) -> String {
     DateTime::from_unix_duration(duration).map_or_else(|_| at.to_string(), |date| date.to_string())
 }
 
-/// Reads the only form that Intel's collateral uses, `YYYY-MM-DDTHH:MM:SSZ`.
-pub(crate) fn read(text: &str) -> Option<u64> {
+/// Reads the only form that Intel's collateral and TUF's metadata use, `YYYY-MM-DDTHH:MM:SSZ`.
+pub fn read(text: &str) -> Option<u64> {
     text.parse::<DateTime>().ok().map(|date| date.unix_duration().as_secs())
 }
 

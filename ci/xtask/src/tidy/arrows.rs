@@ -23,7 +23,8 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("measure", &[]),
     ("evidence", &["measure"]),
     ("collateral", &["evidence", "measure"]),
-    ("release", &["measure"]),
+    // What it accepts becomes the reference values of an appraisal (decision 0031).
+    ("release", &["measure", "evidence"]),
     ("simulator", &["evidence", "measure"]),
     ("builder", &["measure"]),
     // The wire form of evidence and the machine's names live with the verifier.
