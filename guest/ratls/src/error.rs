@@ -323,6 +323,14 @@ impl AcceptError {
         }
     }
 
+    /// Why the peer's evidence was refused, if it was.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            AcceptError::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// What the peer is told.
     pub(crate) fn refuse(&self) -> Option<Refuse> {
         match self {
@@ -350,6 +358,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Why the peer's evidence was refused, if it was.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            ConnectError::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// Whether the peer broke the protocol or showed evidence that was refused.
     pub fn is_peer_fault(&self) -> bool {
         match self {

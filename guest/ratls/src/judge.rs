@@ -136,8 +136,7 @@ impl Verifier {
             return Err(Refusal::Identity { wanted, found });
         }
         let gpu = gpus(&trust, challenge.gpu, shown.gpu.as_ref(), &gpu_nonce, at)?;
-        let machine = shown.machine;
-        Ok(Peer::new(appraised, challenge.wants, shown.keys, found, gpu, machine.quote, report_data))
+        Ok(Peer::new(appraised, challenge.wants, shown.keys, found, gpu, shown.machine, report_data))
     }
 
     /// Whether a peer that was right is right under the trust and at the time of now: its release may have been revoked, its

@@ -3,6 +3,7 @@
 use evidence::Appraised;
 use evidence::gpu::AppraisedGpus;
 use protocol::channel::{ApplicationKeys, Part};
+use protocol::evidence::Evidence;
 use std::sync::Arc;
 
 /// What a peer was proved to be, and until when. Made by [`crate::Verifier::judge`] alone; clones share it.
@@ -19,6 +20,7 @@ struct Inner {
     /// Kept so that it can be held against a later trust; the logs, which are long, are not.
     quote: Box<[u8]>,
     report_data: [u8; 64],
+    static_config: Box<[u8]>,
 }
 
 impl Peer {
@@ -28,11 +30,11 @@ impl Peer {
         keys: ApplicationKeys,
         release: Option<[u8; 32]>,
         gpu: Option<AppraisedGpus>,
-        quote: Vec<u8>,
+        machine: Evidence,
         report_data: [u8; 64],
     ) -> Self {
-        let quote = quote.into_boxed_slice();
-        Peer(Arc::new(Inner { appraised, part, keys, release, gpu, quote, report_data }))
+        let (quote, static_config) = (machine.quote.into(), machine.static_config.into());
+        Peer(Arc::new(Inner { appraised, part, keys, release, gpu, quote, report_data, static_config }))
     }
 
     /// The machine: verdict, registers, release.
@@ -58,6 +60,11 @@ impl Peer {
     /// Its GPUs, where evidence of them was demanded.
     pub fn gpu(&self) -> Option<&AppraisedGpus> {
         self.0.gpu.as_ref()
+    }
+
+    /// The bytes that it was configured with, and that its MRCONFIGID commits to.
+    pub fn static_config(&self) -> &[u8] {
+        &self.0.static_config
     }
 
     /// When it was appraised, Unix seconds.

@@ -96,6 +96,25 @@ impl Refusal {
         }
     }
 
+    /// Why, in names of a closed list: the checks that failed, or the rule that was broken. Nothing that a peer sent is in them.
+    pub fn reasons(&self) -> Vec<&'static str> {
+        let rule = match self {
+            Refusal::Evidence(refused) => return checks(refused.verdict()),
+            Refusal::NoLonger(verdict) => return checks(verdict),
+            Refusal::Expired { .. } => "expired",
+            Refusal::Role { .. } => "role",
+            Refusal::OtherRelease { .. } => "other_release",
+            Refusal::Identity { .. } => "identity",
+            Refusal::GpuMissing => "gpu_missing",
+            Refusal::GpuNonce => "gpu_nonce",
+            Refusal::GpuTooOld { .. } => "gpu_too_old",
+            Refusal::GpuUnknown => "gpu_unknown",
+            Refusal::GpuFormat(_) => "gpu_format",
+            Refusal::Gpu(_) => "gpu",
+        };
+        vec![rule]
+    }
+
     /// Whether the peer is to blame: all but a verifier that was not given what it needs.
     pub fn is_peer_fault(&self) -> bool {
         match self {
@@ -112,6 +131,10 @@ impl Refusal {
             Refusal::Expired { .. } | Refusal::GpuUnknown => false,
         }
     }
+}
+
+fn checks(verdict: &Verdict) -> Vec<&'static str> {
+    verdict.failed().map(|check| check.name.as_str()).collect()
 }
 
 fn failed(verdict: &Verdict) -> String {
