@@ -1,0 +1,1 @@
+//! The ledger as a guest may believe it.

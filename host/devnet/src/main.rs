@@ -1,0 +1,2 @@
+//! A local TON chain as a process.
+fn main() {}
