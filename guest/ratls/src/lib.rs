@@ -29,6 +29,7 @@ mod link;
 mod peer;
 mod quotes;
 mod refusal;
+pub mod session;
 mod stream;
 mod tls;
 mod trust;

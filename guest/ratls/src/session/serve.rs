@@ -1,0 +1,123 @@
+//! The HTTP server end.
+
+use super::guard::Guard;
+use super::reserved::{Fronted, Shared};
+use super::wire::{Lease, Wire};
+use super::{End, Ended, Established, Reason, Settings};
+use hyper::Request;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::server::conn::http2::{Builder, Connection};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::error::Error;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+type Awake<S, Svc> = Pin<Box<Connection<TokioIo<Lease<S>>, Fronted<Svc>, TokioExecutor>>>;
+
+/// How one HTTP/2 connection of a session came to its end.
+enum Turn {
+    Rests,
+    Ended(Reason),
+}
+
+/// Serves HTTP/2 on an attested connection until it ends, whichever end dialled. Each request carries a
+/// [`super::Caller`]. `stop` becoming true, or losing its sender, drains it.
+pub async fn serve<S, Svc, B>(
+    connection: impl Into<Established<S>>,
+    end: End,
+    service: Svc,
+    stop: watch::Receiver<bool>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Svc: Service<Request<Incoming>, Response = hyper::Response<B>> + Clone + Send + 'static,
+    Svc::Future: Send + 'static,
+    Svc::Error: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Established { stream, link, peer } = connection.into();
+    let settings = end.settings;
+    let shared = Arc::new(Shared::new(Guard::new(end, link, peer)));
+    let wire = Wire::new(stream, shared.activity.clone());
+    let guarded = shared.clone();
+    let mut over = pin!(guarded.guard.over(stop));
+    let reason = loop {
+        // At rest, and before the first request: nothing of HTTP/2 is kept until a byte comes.
+        let Some(mut lease) = wire.lend() else { break Reason::Closed };
+        tokio::select! {
+            reason = over.as_mut() => break reason,
+            heard = lease.hears() => match heard {
+                Ok(true) => {}
+                Ok(false) => break Reason::Closed,
+                Err(error) => break Reason::Broken(error.into()),
+            },
+        }
+        shared.activity.resting.store(false, Ordering::SeqCst);
+        let fronted = Fronted { service: service.clone(), shared: shared.clone() };
+        let mut awake = Box::pin(builder(&settings).serve_connection(TokioIo::new(lease), fronted));
+        let reason = tokio::select! {
+            turn = turn(&mut awake, &shared) => match turn {
+                Turn::Rests => continue,
+                Turn::Ended(reason) => break reason,
+            },
+            reason = over.as_mut() => reason,
+        };
+        awake.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(reason.grace(&settings), awake).await;
+        break reason;
+    };
+    let cut = shared.activity.streams();
+    wire.close().await;
+    Ended { reason, cut }
+}
+
+fn builder(settings: &Settings) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(settings.streams)
+        .max_header_list_size(settings.header_list)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_send_buf_size(settings.send_buffer);
+    builder
+}
+
+/// Drives one HTTP/2 connection until it closes, or until a rest that was agreed on can begin.
+async fn turn<S, Svc, B>(awake: &mut Awake<S, Svc>, shared: &Shared) -> Turn
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Svc: Service<Request<Incoming>, Response = hyper::Response<B>> + Send + 'static,
+    Svc::Future: Send + 'static,
+    Svc::Error: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let activity = &shared.activity;
+    loop {
+        tokio::select! {
+            biased;
+            closed = awake.as_mut() => return Turn::Ended(closing(closed)),
+            () = activity.news.notified() => {}
+        }
+        if !activity.resting.load(Ordering::SeqCst) || activity.streams() != 0 {
+            continue;
+        }
+        // The answer that agreed is queued by now; one more poll writes it, as far as the peer takes it.
+        let polled = std::future::poll_fn(|cx| Poll::Ready(awake.as_mut().poll(cx))).await;
+        match polled {
+            Poll::Ready(closed) => return Turn::Ended(closing(closed)),
+            Poll::Pending if activity.is_quiet() => return Turn::Rests,
+            Poll::Pending => {}
+        }
+    }
+}
+
+fn closing(closed: Result<(), hyper::Error>) -> Reason {
+    closed.map_or_else(|error| Reason::Broken(error.into()), |()| Reason::Closed)
+}
