@@ -1,11 +1,12 @@
 //! `boot`: every step in order, each with a name under which its failure is reported.
 
 use crate::failure::{self, Step};
-use crate::{configured, entropy, handoff, models, network, port};
+use crate::{configured, daemon, entropy, handoff, models, network, port};
 use anyhow::{Context, Result};
 use attest::rtmr::{self, Measurer};
 use protocol::Digest384;
 use protocol::config::{RuntimeConfig, StaticConfig};
+use protocol::handoff::Handoff;
 use protocol::names::RUNTIME_RECORD;
 use protocol::progress::Stage;
 use protocol::runtime::{Extension, GpuEvidence};
@@ -53,6 +54,13 @@ fn gate(step: &mut Step) -> Result<()> {
     step.enter("config");
     let config = StaticConfig::parse(&handoff.static_config).context("handoff disk")?;
     let runtime = RuntimeConfig::parse(&handoff.runtime_config).context("handoff disk")?;
+    daemon::check(Path::new(daemon::PROGRAMS), config.role)?;
+    step.enter("trust");
+    if let Some(trust) = &config.trust {
+        // The daemon takes them by the same hashes; a host that left one out is told now, by name.
+        trust.references(&handoff.files)?;
+        trust.simulated_root(&handoff.files)?;
+    }
     step.enter("quote");
     let mrconfigid = configured::check(&attest::TsmAttester::default(), &handoff.static_config)?;
     step.enter("measure");
@@ -69,10 +77,21 @@ fn gate(step: &mut Step) -> Result<()> {
     })?;
     step.enter("seal");
     seal(measurer)?;
-    write_readable(&Path::new(RUN).join("static.toml"), &handoff.static_config)?;
+    leave(Path::new(RUN), &handoff)?;
     fs::write(MODULES_DISABLED, "1").with_context(|| {
         format!("{MODULES_DISABLED}: cannot lock module loading; it must be locked before serving")
     })
+}
+
+/// Leaves the configuration and the handed files for the daemon.
+fn leave(run: &Path, handoff: &Handoff) -> Result<()> {
+    let trust = run.join("trust");
+    fs::create_dir_all(&trust).with_context(|| format!("cannot make {}", trust.display()))?;
+    for file in &handoff.files {
+        write_readable(&trust.join(&file.name), &file.bytes)?;
+    }
+    write_readable(&run.join("runtime.toml"), &handoff.runtime_config)?;
+    write_readable(&run.join("static.toml"), &handoff.static_config)
 }
 
 /// Ends the measuring, leaves the record for the daemon and tells the host what became of it.
@@ -109,4 +128,22 @@ fn write_readable(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(path)
         .with_context(|| format!("cannot make {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::handoff::File;
+
+    #[test]
+    fn the_daemon_finds_its_configuration_and_the_handed_files() {
+        let run = tempfile::tempdir().unwrap();
+        let files = vec![File { name: "collateral.json".into(), bytes: b"{}".to_vec() }];
+        let handoff = Handoff { static_config: b"s".to_vec(), runtime_config: b"r".to_vec(), files };
+        leave(run.path(), &handoff).unwrap();
+        for (name, bytes) in [("static.toml", "s"), ("runtime.toml", "r"), ("trust/collateral.json", "{}")] {
+            assert_eq!(fs::read_to_string(run.path().join(name)).unwrap(), bytes);
+        }
+        assert!(leave(run.path(), &handoff).is_err(), "nothing that was left is ever replaced");
+    }
 }

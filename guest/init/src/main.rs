@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! chrysalis-init boot      entropy -> modules -> handoff -> quote shows MRCONFIGID -> network -> models
-//!                          -> RTMR3 sealed -> static configuration written -> module loading locked
-//! chrysalis-init announce  the daemon answers: tell the host
+//!                          -> RTMR3 sealed -> configuration and files left for the daemon -> module loading locked
+//! chrysalis-init daemon    becomes the daemon of the measured role
+//! chrysalis-init announce  the daemon answers: tell the host, then pass on what the daemon says of its peers
 //! chrysalis-init failed    something failed: tell the host what (the service manager then powers off)
 //! chrysalis-init modules   only the module loading of `boot`, for what must run before it
 //! ```
@@ -15,6 +16,7 @@
 
 mod boot;
 mod configured;
+mod daemon;
 mod entropy;
 mod failure;
 mod handoff;
@@ -22,6 +24,7 @@ mod models;
 mod netlink;
 mod network;
 mod port;
+mod relay;
 
 use anyhow::bail;
 
@@ -30,8 +33,9 @@ fn main() -> anyhow::Result<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["boot"] => boot::run(),
         ["modules"] => boot::load_modules(),
-        ["announce"] => port::announce(),
+        ["daemon"] => match daemon::run()? {},
+        ["announce"] => relay::announce(),
         ["failed"] => failure::report(),
-        other => bail!("expected one of `boot`, `modules`, `announce`, `failed`, found {other:?}"),
+        other => bail!("expected one of `boot`, `modules`, `daemon`, `announce`, `failed`, found {other:?}"),
     }
 }

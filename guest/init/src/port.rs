@@ -1,8 +1,7 @@
 //! Progress lines over the virtio-serial port. A host that attached none, or does not read it, loses nothing but the
 //! lines: the guest goes on.
 
-use anyhow::Result;
-use protocol::names::{PROGRESS_PORT, WORKER_PORT};
+use protocol::names::PROGRESS_PORT;
 use protocol::progress::{Line, Stage};
 use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
@@ -15,12 +14,6 @@ use std::time::{Duration, Instant};
 /// How long a line may wait for the host to make room.
 const LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
-
-/// Tells the host that the daemon serves.
-pub(crate) fn announce() -> Result<()> {
-    report(Stage::Serving { port: WORKER_PORT });
-    Ok(())
-}
 
 /// Sends one line, if there is a port to send it to.
 pub(crate) fn report(stage: Stage) {

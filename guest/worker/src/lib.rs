@@ -14,7 +14,6 @@
 mod api;
 mod fault;
 mod model;
-pub mod notify;
 mod pool;
 mod serve;
 

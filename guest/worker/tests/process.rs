@@ -32,6 +32,9 @@ fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chrysalis-worker"));
     let paths = [
         ("--config", "static.toml"),
+        ("--runtime-config", "runtime.toml"),
+        ("--trust", "trust"),
+        ("--progress", "progress"),
         ("--models", "models"),
         ("--tsm", "tsm"),
         ("--ccel", "no-ccel"),
@@ -92,6 +95,7 @@ impl Guest {
         let folder = tempfile::tempdir().unwrap();
         let (root, world) = (folder.path(), world_with(CONFIG.as_bytes()));
         fs::write(root.join("static.toml"), CONFIG).unwrap();
+        fs::write(root.join("runtime.toml"), "schema = 1\naddress = \"127.0.0.1/8\"\n").unwrap();
         fs::create_dir(root.join("models")).unwrap();
         // The folder outlives this function: it is moved, not removed.
         fs::rename(model::Folder::random(7).write().keep(), root.join("models/small")).unwrap();

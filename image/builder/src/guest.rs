@@ -25,19 +25,25 @@ pub struct Binaries {
     pub initrd: PathBuf,
     /// First service.
     pub init: PathBuf,
-    /// The worker daemon.
-    pub worker: PathBuf,
-    /// The simulated platform; debug profile only.
-    pub simulator: Option<PathBuf>,
+    /// The daemons and, in the debug profile, the simulated platform, with their names in the root.
+    pub others: Vec<(&'static str, PathBuf)>,
 }
 
 impl Binaries {
     /// Those that live in the root, with their names there.
     pub(crate) fn in_root(&self) -> Vec<(&'static str, &Path)> {
-        let mut list =
-            vec![("chrysalis-init", self.init.as_path()), ("chrysalis-worker", self.worker.as_path())];
-        list.extend(self.simulator.iter().map(|path| ("chrysalis-simulator", path.as_path())));
-        list
+        let others = self.others.iter().map(|(name, path)| (*name, path.as_path()));
+        [("chrysalis-init", self.init.as_path())].into_iter().chain(others).collect()
+    }
+}
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What a profile's root holds besides the first service. A released image holds the daemon of its role alone.
+fn programs(profile: Profile) -> &'static [&'static str] {
+    match profile {
+        Profile::Worker => &["chrysalis-worker"],
+        Profile::Debug => &["chrysalis-worker", "chrysalis-simulator"],
     }
 }
 
@@ -162,18 +168,24 @@ impl Workshop {
             build(self.cargo(), &["-p", "simulator", "--bins"])?;
         }
         let release = self.target.join("release");
-        let binaries = Binaries {
-            initrd: self.target.join("initrd").join(TARGET).join("release/initrd"),
-            init: release.join("chrysalis-init"),
-            worker: release.join("chrysalis-worker"),
-            simulator: (profile == Profile::Debug).then(|| release.join("chrysalis-simulator")),
-        };
-        let all = [&binaries.initrd, &binaries.init, &binaries.worker].into_iter().chain(&binaries.simulator);
-        if let Some(missing) = all.into_iter().find(|path| !path.is_file()) {
+        let others = programs(profile).iter().map(|name| (*name, release.join(name))).collect();
+        let initrd = self.target.join("initrd").join(TARGET).join("release/initrd");
+        let binaries = Binaries { initrd, init: release.join("chrysalis-init"), others };
+        let programs = binaries.in_root().into_iter().map(|(_, path)| path);
+        let missing = programs.chain([binaries.initrd.as_path()]).find(|path| !path.is_file());
+        if let Some(missing) = missing {
             bail!("{}: cargo built no such program; is it a [[bin]]?", missing.display());
         }
         Ok(binaries)
     }
 }
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_released_image_holds_the_daemon_of_its_role_and_no_simulator() {
+        assert_eq!(programs(Profile::Worker), ["chrysalis-worker"]);
+    }
+}

@@ -67,6 +67,7 @@ pub(crate) fn assemble(job: &Job<'_>, out: &Path, report: Report<'_>) -> Result<
     let mut origins = rootfs::stage(&staged, job.allow, job.packages, &modules, job.binaries)?;
     origins.extend(rootfs::stage_kernel(&job.work.join("kernel"), job.packages)?);
     origins.extend(recipe(job)?);
+    check_marker(job.profile, &origins)?;
     let in_uki = in_uki(&origins).into_iter().chain(initrd(job, &modules)?);
     say(report, "image", "mkosi: file system, verity tree, UKI, disk");
     mkosi(job)?;
@@ -234,6 +235,21 @@ fn expected(origins: &[Origin]) -> Result<BTreeMap<String, Origin>> {
     Ok(map)
 }
 
+/// Only the debug profile may say that simulated peers are believed, and it does.
+fn check_marker(profile: Profile, origins: &[Origin]) -> Result<()> {
+    let path = format!("/{}/{}", rootfs::OURS, measure::wire::SIMULATED_MARKER);
+    match (origins.iter().any(|origin| origin.path == path), profile == Profile::Debug) {
+        (true, false) => bail!(
+            "{path}: in the {} profile; its daemons would take a simulated platform for a real one: remove it",
+            profile.name()
+        ),
+        (false, true) => {
+            bail!("{path}: missing in the debug profile, whose daemons look for it: add it back")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads the finished file system back: it holds exactly what was meant, byte for byte.
 fn check_root(job: &Job<'_>, erofs: &Path, expected: &mut BTreeMap<String, Origin>) -> Result<()> {
     let extracted: PathBuf = job.work.join("extracted");
@@ -261,4 +277,22 @@ fn check_root(job: &Job<'_>, erofs: &Path, expected: &mut BTreeMap<String, Origi
     }
     let missing = expected.keys().find(|path| fs::symlink_metadata(extracted.join(&path[1..])).is_err());
     bail!("{}: meant to be in the root, and is not there", missing.map_or("?", String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_of_simulated_platforms_is_refused_in_every_release() {
+        let text = String::new;
+        let path = "/usr/lib/chrysalis/SIMULATED".to_owned();
+        let marker = [Origin { path, from: text(), content: text(), reason: text() }];
+        for profile in [Profile::Worker] {
+            assert!(check_marker(profile, &marker).unwrap_err().to_string().contains("remove it"));
+            check_marker(profile, &[]).unwrap();
+        }
+        check_marker(Profile::Debug, &marker).unwrap();
+        assert!(check_marker(Profile::Debug, &[]).is_err());
+    }
 }

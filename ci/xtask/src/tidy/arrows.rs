@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
 
 /// Every crate that is measured or decides what is right, and the crates of ours it may link, whatever their room.
 /// Crates of `host` and `ci` are bound by [`ROOMS`] alone.
-const CRATES: [(&str, &[&str]); 17] = [
+const CRATES: [(&str, &[&str]); 18] = [
     ("measure", &[]),
     ("evidence", &["measure"]),
     ("collateral", &["evidence", "measure"]),
@@ -37,8 +37,9 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("ratls", &["protocol", "evidence", "release"]),
     ("initrd", &["verity"]),
     ("init", &["verity", "attest", "evidence", "protocol"]),
-    ("worker", &["ratls", "engine", "attest", "protocol"]),
-    ("proxy", &["ratls", "attest", "protocol", "payment", "ton", "release", "evidence"]),
+    ("daemon", &["ratls", "attest", "protocol", "evidence", "release"]),
+    ("worker", &["daemon", "ratls", "engine", "protocol"]),
+    ("proxy", &["daemon", "ratls", "protocol", "payment", "ton", "release", "evidence"]),
 ];
 
 /// Tests of any crate may use this one.

@@ -1,0 +1,118 @@
+//! Every way in which a host could hand over something else than was measured, and the door to simulated platforms.
+
+use super::*;
+use protocol::config::file_hash;
+
+const AT: u64 = 1_790_000_000;
+
+fn release(name: &str, mrconfigid: &str) -> File {
+    let zeros = "00".repeat(48);
+    let registers = ["mrtd", "rtmr0", "rtmr1", "rtmr2"].map(|register| format!("\"{register}\":\"{zeros}\""));
+    let json = format!(
+        "{{\"schema\":1,\"releases\":[{{\"name\":\"{name}\",{}}}]{mrconfigid}}}",
+        registers.join(",")
+    );
+    File { name: format!("reference-{name}.json"), bytes: json.into_bytes() }
+}
+
+/// A SIMULATED platform's files, and a configuration that names them.
+fn simulated() -> (TrustConfig, Vec<File>) {
+    let platform = simulator::Platform::generate(AT).unwrap();
+    let root = File { name: "simulated-root.der".into(), bytes: platform.root_der().unwrap() };
+    let collateral = platform.collateral().unwrap().to_json().into_bytes();
+    let collateral = File { name: COLLATERAL_FILE.into(), bytes: collateral };
+    let releases = [release("a", ""), release("b", "")];
+    let config = TrustConfig {
+        policy: "schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n".into(),
+        references: releases.iter().map(|file| file_hash(&file.bytes)).collect(),
+        simulated_root: Some(file_hash(&root.bytes)),
+        not_before: AT,
+    };
+    (config, releases.into_iter().chain([root, collateral]).collect())
+}
+
+#[test]
+fn a_debug_image_believes_the_simulated_root_that_was_measured() {
+    let (config, files) = simulated();
+    let believed = Believed::of(&config, &files, true).unwrap();
+    assert!(believed.is_simulated() && believed.clock.now() >= AT);
+    let names: Vec<&str> = believed.reference.releases.iter().map(|release| release.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn an_image_without_the_marker_refuses_a_policy_for_a_simulated_platform() {
+    let (config, files) = simulated();
+    let error = Believed::of(&config, &files, false).unwrap_err();
+    assert!(matches!(error, TrustError::Policy(evidence::PolicyError::SimulatedInProduction)), "{error}");
+}
+
+#[test]
+fn a_policy_for_hardware_ends_in_intels_root_with_and_without_the_marker() {
+    let (mut config, files) = simulated();
+    config.policy = "schema = 1\nplatform = \"tdx\"\n".into();
+    for marked in [false, true] {
+        let believed = Believed::of(&config, &files, marked).unwrap();
+        assert!(!believed.is_simulated());
+        assert_eq!(believed.policy.root_fingerprint(), Policy::production().root_fingerprint());
+    }
+}
+
+#[test]
+fn files_that_the_host_changed_or_left_out_are_refused_by_name() {
+    let (config, files) = simulated();
+    for (index, field) in [(0, "references"), (1, "references"), (2, "simulated_root")] {
+        let mut changed = files.clone();
+        changed[index].bytes.push(b' ');
+        let error = Believed::of(&config, &changed, true).unwrap_err().to_string();
+        assert!(error.contains(&format!("trust.{field}")), "{error}");
+    }
+    assert!(matches!(Believed::of(&config, &files[..3], true), Err(TrustError::NoCollateral)));
+}
+
+#[test]
+fn another_simulated_root_is_refused_although_its_collateral_is_handed_over_too() {
+    let (config, files) = simulated();
+    let (_, foreign) = simulated();
+    let swapped = [&files[..2], &foreign[2..]].concat();
+    assert!(Believed::of(&config, &swapped, true).is_err());
+}
+
+#[test]
+fn files_of_different_configurations_are_refused_together() {
+    let (mut config, mut files) = simulated();
+    files[1] = release("b", &format!(",\"mrconfigid\":\"{}\"", "11".repeat(48)));
+    config.references[1] = file_hash(&files[1].bytes);
+    assert!(matches!(Believed::of(&config, &files, true), Err(TrustError::DifferentConfigurations)));
+}
+
+#[test]
+fn files_are_read_from_the_folder_that_the_gate_left() {
+    let (config, files) = simulated();
+    let folder = tempfile::tempdir().unwrap();
+    for file in &files {
+        fs::write(folder.path().join(&file.name), &file.bytes).unwrap();
+    }
+    let mut found = handed(folder.path()).unwrap();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(found.len(), files.len());
+    // This test's own program has no marker beside it.
+    assert!(matches!(Believed::load(&config, folder.path()), Err(TrustError::Policy(_))));
+    for i in 0..MAX_FILES {
+        fs::write(folder.path().join(format!("more-{i}")), "x").unwrap();
+    }
+    assert!(matches!(handed(folder.path()), Err(TrustError::TooMuch { .. })));
+}
+
+#[test]
+fn a_peer_belongs_by_its_role_and_network() {
+    let own = StaticConfig::parse(b"schema = 1\nrole = \"proxy\"\nnetwork = \"local\"\n").unwrap();
+    let peer = |role: &str, network: &str| {
+        let text = format!("schema = 1\nrole = \"{role}\"\nnetwork = \"{network}\"\n");
+        belongs(text.as_bytes(), &own).map(|config| config.network)
+    };
+    assert_eq!(peer("worker", "local"), Ok("local".into()));
+    assert_eq!(peer("proxy", "local"), Err("role"));
+    assert_eq!(peer("worker", "test"), Err("network"));
+    assert_eq!(belongs(b"\xff", &own), Err("static_config"));
+}
