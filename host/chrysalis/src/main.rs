@@ -16,6 +16,7 @@ mod measure_cmd;
 mod model;
 mod online;
 mod output;
+mod release_cmd;
 mod trust;
 mod verify;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Appraise recorded evidence at a stated time.
     #[command(subcommand)]
     Evidence(evidence_cmd::Command),
+    /// Make, sign, publish, revoke and verify what the world pins.
+    #[command(subcommand)]
+    Release(release_cmd::Command),
     /// Boot an image and report its progress.
     Launch(launch::Args),
     /// Verify a running machine and print the whole verdict.
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Model(command) => model::run(command, json),
         Command::Measure(command) => measure_cmd::run(command, json),
         Command::Evidence(command) => evidence_cmd::run(command, json),
+        Command::Release(command) => release_cmd::run(command, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Verify(args) => verify::run(args, json),
         Command::Embed(args) => ask::run(args, json),

@@ -45,5 +45,5 @@ pub use mirror::{Folder, Mirror, MirrorError};
 pub use refresher::{Refresher, SystemClock};
 pub use statement::{MAX_STATEMENT, Statement};
 pub use store::{Store, StoreError};
-pub use tuf::{Expiry, Meta, Role, Trusted};
+pub use tuf::{Expiry, Meta, Role, Trusted, fetch_target};
 pub use version::{ReleaseId, Version};
