@@ -141,22 +141,58 @@ impl Values {
         Ok(self.next_int()? != BigInt::ZERO)
     }
 
-    /// An integer that fits into 64 bits without sign.
+    /// The next integer, if it fits.
+    fn narrow<T: TryFrom<BigInt>>(&mut self, expected: &'static str) -> Result<T, GetError> {
+        let number = self.next_int()?;
+        T::try_from(number.clone()).or_else(|_| self.other(&Value::Int(number), expected))
+    }
+
+    /// An integer that fits into 8 bits without sign.
+    ///
+    /// # Errors
+    /// If the next value is none.
+    pub fn next_u8(&mut self) -> Result<u8, GetError> {
+        self.narrow("a number of 8 bits without sign")
+    }
+
+    /// An integer that fits into 16 bits without sign.
+    ///
+    /// # Errors
+    /// If the next value is none.
+    pub fn next_u16(&mut self) -> Result<u16, GetError> {
+        self.narrow("a number of 16 bits without sign")
+    }
+
+    /// An integer that fits into 32 bits without sign: a time, a number of something.
+    ///
+    /// # Errors
+    /// If the next value is none.
+    pub fn next_u32(&mut self) -> Result<u32, GetError> {
+        self.narrow("a number of 32 bits without sign")
+    }
+
+    /// An integer that fits into 64 bits without sign: nanoTON in a voucher.
     ///
     /// # Errors
     /// If the next value is none.
     pub fn next_u64(&mut self) -> Result<u64, GetError> {
-        let number = self.next_int()?;
-        number.clone().try_into().or_else(|_| self.other(&Value::Int(number), "a number of 64 bits"))
+        self.narrow("a number of 64 bits without sign")
     }
 
-    /// An integer that fits into 128 bits without sign: an amount.
+    /// An integer that fits into 128 bits without sign: an amount, a salt.
     ///
     /// # Errors
     /// If the next value is none.
     pub fn next_u128(&mut self) -> Result<u128, GetError> {
-        let number = self.next_int()?;
-        number.clone().try_into().or_else(|_| self.other(&Value::Int(number), "a number of 128 bits"))
+        self.narrow("a number of 128 bits without sign")
+    }
+
+    /// An integer that fits into 128 bits with sign: an amount that may be short.
+    ///
+    /// # Errors
+    /// If the next value is none.
+    pub fn next_i128(&mut self) -> Result<i128, GetError> {
+        self.narrow("a number of 128 bits with sign")
     }
 
     /// An integer of 256 bits without sign, big-endian: a key or a hash.

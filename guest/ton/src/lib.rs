@@ -6,7 +6,7 @@
 //!                        +-- trust: pinned zero state, validators, the newest block seen     (pure)
 //!                        +-- proof: block header, shard, account, configuration, all Merkle   (pure)
 //!                        +-- get:   get-methods run here, on the proven state                 (pure)
-//!  wallet, message: what is sent, as cells (pure)
+//!  wallet, message, contract: what is sent, and what contracts say, as cells (pure)
 //! ```
 //! The trait has the shape of what a proof-checking lite client can give, so that a chain in the next process is no special
 //! case: it is checked with the same code. Sending is a broadcast and promises nothing; who needs certainty waits until a
@@ -19,6 +19,7 @@
 //!
 //! Forms: TON's TL-B schemes (block.tlb) and lite server API (lite_api.tl).
 
+pub mod contract;
 pub mod forms;
 mod get;
 mod ledger;
