@@ -149,7 +149,7 @@ impl<S> From<Accepted<S>> for Established<S> {
 pub struct Ended {
     /// Why.
     pub reason: Reason,
-    /// Requests that were under way and did not finish.
+    /// Streams that were open still when the connection was closed.
     pub cut: usize,
 }
 
@@ -192,4 +192,10 @@ impl Reason {
             Reason::Closed | Reason::Broken(_) | Reason::Refused(_) => Duration::ZERO,
         }
     }
+}
+
+/// Whether it says no more than that the other end has left.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }

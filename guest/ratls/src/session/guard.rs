@@ -2,6 +2,7 @@
 
 use super::{End, Reason, Settings};
 use crate::{ChannelError, Endpoint, JudgeError, Link, Peer, Question, Verifier, Wanted};
+use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -103,35 +104,32 @@ impl Guard {
         tokio::select! {
             // No sender, no further word: that is a stop as well.
             _ = stop.wait_for(|stop| *stop) => Reason::Stopped,
-            reason = self.distrusted() => reason,
+            Err(reason) = self.trusted() => reason,
         }
     }
 
-    async fn distrusted(&self) -> Reason {
+    /// Lasts as long as the peer is trusted.
+    async fn trusted(&self) -> Result<Infallible, Reason> {
         let Some(proved) = &self.proved else { return pending().await };
         let mut changed = proved.verifier.as_ref().map(|(verifier, _)| verifier.changed());
         // The trust may have changed between the handshake and the line above.
         let mut look = true;
         loop {
-            if std::mem::take(&mut look)
-                && let Some((verifier, _)) = &proved.verifier
-            {
-                let peer = proved.lock().peer.clone();
-                if let Err(refusal) = verifier.still_trusts(&peer) {
-                    return Reason::Distrusted(Box::new(refusal));
-                }
+            if std::mem::take(&mut look) {
+                proved.look()?;
             }
             let due = proved.lock().due;
             tokio::select! {
                 () = proved.news.notified() => {
                     if let Some(error) = proved.lock().refused.take() {
-                        return Reason::Refused(error);
+                        return Err(Reason::Refused(error));
                     }
                 }
                 () = changed_in(&mut changed) => look = true,
                 () = sleep_until(due) => {
                     if proved.lock().due <= Instant::now() {
-                        return Reason::NotRenewed(self.settings.overdue);
+                        proved.look()?;
+                        return Err(Reason::NotRenewed(self.settings.overdue));
                     }
                 }
             }
@@ -158,6 +156,13 @@ fn due(verifier: Option<&(Arc<Verifier>, Wanted)>, peer: &Peer, settings: &Setti
 }
 
 impl Proved {
+    /// Holds the proof against the trust and the time of now.
+    fn look(&self) -> Result<(), Reason> {
+        let Some((verifier, _)) = &self.verifier else { return Ok(()) };
+        let peer = self.lock().peer.clone();
+        verifier.still_trusts(&peer).map_err(|refusal| Reason::Distrusted(Box::new(refusal)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

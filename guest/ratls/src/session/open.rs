@@ -180,6 +180,7 @@ impl Line {
     {
         let _renewals = Aborted(tokio::spawn(renewals(self.clone())));
         let mut over = pin!(self.guard.over(stop));
+        let mut drained = false;
         let reason = loop {
             // At rest, and before the first request.
             let Some(mut lease) = wire.lend() else { break Reason::Closed };
@@ -203,12 +204,12 @@ impl Line {
                 reason = over.as_mut() => Turn::Ended(reason),
             };
             if let Turn::Ended(reason) = turn {
-                self.drain(awake, reason.grace(&self.guard.settings)).await;
+                drained = self.drain(awake, reason.grace(&self.guard.settings)).await;
                 break reason;
             }
         };
         self.phase.send_replace(Phase::Over);
-        let cut = self.activity.streams();
+        let cut = if drained { 0 } else { self.activity.streams() };
         wire.close().await;
         Ended { reason, cut }
     }
@@ -277,8 +278,8 @@ impl Line {
         }
     }
 
-    /// Takes no more requests, and gives those under way the grace.
-    async fn drain<S>(&self, mut awake: Awake<S>, grace: Duration)
+    /// Takes no more requests, and gives those under way the grace; whether all of them finished.
+    async fn drain<S>(&self, mut awake: Awake<S>, grace: Duration) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -286,14 +287,15 @@ impl Line {
         let finished = async {
             while self.activity.streams() != 0 {
                 tokio::select! {
-                    _ = awake.as_mut() => return,
+                    _ = awake.as_mut() => return false,
                     () = self.activity.news.notified() => {}
                 }
             }
             // Nobody can send any more: it says goodbye and closes.
             let _ = timeout(SHORTLY, awake.as_mut()).await;
+            true
         };
-        let _ = timeout(grace, finished).await;
+        timeout(grace, finished).await.unwrap_or(false)
     }
 
     async fn post(&self, path: &str, body: Vec<u8>) -> Result<(StatusCode, Vec<u8>), RequestError> {

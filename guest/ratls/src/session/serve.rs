@@ -3,7 +3,7 @@
 use super::guard::Guard;
 use super::reserved::{Fronted, Shared};
 use super::wire::{Lease, Wire};
-use super::{End, Ended, Established, Reason, Settings};
+use super::{End, Ended, Established, Reason, Settings, is_gone};
 use hyper::Request;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http2::{Builder, Connection};
@@ -27,12 +27,12 @@ enum Turn {
 
 /// Serves HTTP/2 on an attested connection until it ends, whichever end dialled. Each request carries a
 /// [`super::Caller`]. `stop` becoming true, or losing its sender, drains it.
-pub async fn serve<S, Svc, B>(
+pub fn serve<S, Svc, B>(
     connection: impl Into<Established<S>>,
     end: End,
     service: Svc,
     stop: watch::Receiver<bool>,
-) -> Ended
+) -> impl Future<Output = Ended> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Svc: Service<Request<Incoming>, Response = hyper::Response<B>> + Clone + Send + 'static,
@@ -42,39 +42,57 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let Established { stream, link, peer } = connection.into();
-    let settings = end.settings;
     let shared = Arc::new(Shared::new(Guard::new(end, link, peer)));
     let wire = Wire::new(stream, shared.activity.clone());
-    let guarded = shared.clone();
-    let mut over = pin!(guarded.guard.over(stop));
-    let reason = loop {
+    async move {
+        let (reason, cut) = wakes(&wire, &shared, service, stop).await;
+        wire.close().await;
+        Ended { reason, cut }
+    }
+}
+
+/// One HTTP/2 connection after the other, until the session ends: why, and how many streams were open then.
+async fn wakes<S, Svc, B>(
+    wire: &Wire<S>,
+    shared: &Arc<Shared>,
+    service: Svc,
+    stop: watch::Receiver<bool>,
+) -> (Reason, usize)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Svc: Service<Request<Incoming>, Response = hyper::Response<B>> + Clone + Send + 'static,
+    Svc::Future: Send + 'static,
+    Svc::Error: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let settings = &shared.guard.settings;
+    let mut over = pin!(shared.guard.over(stop));
+    loop {
         // At rest, and before the first request: nothing of HTTP/2 is kept until a byte comes.
-        let Some(mut lease) = wire.lend() else { break Reason::Closed };
+        let Some(mut lease) = wire.lend() else { return (Reason::Closed, 0) };
         tokio::select! {
-            reason = over.as_mut() => break reason,
+            reason = over.as_mut() => return (reason, 0),
             heard = lease.hears() => match heard {
                 Ok(true) => {}
-                Ok(false) => break Reason::Closed,
-                Err(error) => break Reason::Broken(error.into()),
+                Ok(false) => return (Reason::Closed, 0),
+                Err(error) => return (Reason::Broken(error.into()), 0),
             },
         }
         shared.activity.resting.store(false, Ordering::SeqCst);
         let fronted = Fronted { service: service.clone(), shared: shared.clone() };
-        let mut awake = Box::pin(builder(&settings).serve_connection(TokioIo::new(lease), fronted));
+        let mut awake = Box::pin(builder(settings).serve_connection(TokioIo::new(lease), fronted));
         let reason = tokio::select! {
-            turn = turn(&mut awake, &shared) => match turn {
+            turn = turn(&mut awake, shared) => match turn {
                 Turn::Rests => continue,
-                Turn::Ended(reason) => break reason,
+                Turn::Ended(reason) => return (reason, shared.activity.streams()),
             },
             reason = over.as_mut() => reason,
         };
         awake.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(reason.grace(&settings), awake).await;
-        break reason;
-    };
-    let cut = shared.activity.streams();
-    wire.close().await;
-    Ended { reason, cut }
+        let finished = tokio::time::timeout(reason.grace(settings), awake.as_mut()).await;
+        return (reason, if finished.is_ok() { 0 } else { shared.activity.streams() });
+    }
 }
 
 fn builder(settings: &Settings) -> Builder<TokioExecutor> {
@@ -102,7 +120,7 @@ where
     loop {
         tokio::select! {
             biased;
-            closed = awake.as_mut() => return Turn::Ended(closing(closed)),
+            closed = awake.as_mut() => return Turn::Ended(closing(closed, activity.streams())),
             () = activity.news.notified() => {}
         }
         if !activity.resting.load(Ordering::SeqCst) || activity.streams() != 0 {
@@ -111,13 +129,23 @@ where
         // The answer that agreed is queued by now; one more poll writes it, as far as the peer takes it.
         let polled = std::future::poll_fn(|cx| Poll::Ready(awake.as_mut().poll(cx))).await;
         match polled {
-            Poll::Ready(closed) => return Turn::Ended(closing(closed)),
+            Poll::Ready(closed) => return Turn::Ended(closing(closed, activity.streams())),
             Poll::Pending if activity.is_quiet() => return Turn::Rests,
             Poll::Pending => {}
         }
     }
 }
 
-fn closing(closed: Result<(), hyper::Error>) -> Reason {
-    closed.map_or_else(|error| Reason::Broken(error.into()), |()| Reason::Closed)
+fn closing(closed: Result<(), hyper::Error>, streams: usize) -> Reason {
+    let Err(error) = closed else { return Reason::Closed };
+    let source = error.source();
+    let io = source.and_then(|source| match source.downcast_ref::<h2::Error>() {
+        Some(error) => error.get_io(),
+        None => source.downcast_ref(),
+    });
+    match io {
+        // A peer that had nothing open hung up before our own goodbye reached it.
+        Some(io) if streams == 0 && is_gone(io) => Reason::Closed,
+        _ => Reason::Broken(error.into()),
+    }
 }
