@@ -91,7 +91,16 @@ impl ClientError {
         }
     }
 
-    pub(crate) fn from_connect(address: &str, error: ConnectError) -> Self {
+    /// Why the peer was refused, if it was.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            ClientError::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Sorts what a connection came to, by the address that was tried.
+    pub fn from_connect(address: &str, error: ConnectError) -> Self {
         let address = address.into();
         match error {
             ConnectError::Channel(source) => ClientError::Channel { address, source },

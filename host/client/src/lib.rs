@@ -12,11 +12,12 @@
 
 mod answer;
 mod error;
+pub mod tunnel;
 
 pub use answer::Embeddings;
 pub use error::ClientError;
 /// What evidence is held against; the type lives with the channel.
-pub use ratls::Trust;
+pub use ratls::{GpuTrust, Trust};
 
 use evidence::Appraised;
 use http_body_util::{BodyExt, Full, Limited};
