@@ -5,7 +5,8 @@ use crate::trust::Target;
 use crate::wanted::WantedArgs;
 use anyhow::{Context, Result, bail};
 use client::ClientError;
-use evidence::{Registers, Verdict, gpu::GpuVerdict};
+use evidence::{Verdict, gpu::GpuVerdict};
+use measure::Registers;
 use measure::wire::{Evidence, LogFormat};
 use protocol::channel::Part;
 use ratls::{Attested, ChannelError, ConnectError, Endpoint, Refusal, Verifier};
@@ -122,7 +123,8 @@ async fn attempt(address: &str, verifier: &Verifier, wanted: &ratls::Wanted) -> 
     let began = Instant::now();
     let connected = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
     let connected = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-    let tcp = connected.with_context(|| format!("{address}: cannot connect; is this its address and port?"))?;
+    let tcp =
+        connected.with_context(|| format!("{address}: cannot connect; is this its address and port?"))?;
     let _ = tcp.set_nodelay(true);
     let mut timings = Timings { tcp: millis(began), ..Timings::default() };
     let (asked, mut came) = (Instant::now(), None);
@@ -157,7 +159,10 @@ fn show(address: String, part: Part, seen: Seen, json: bool) -> Result<Outcome> 
         Ok(mut attested) => {
             let key_exchange = attested.stream().key_exchange().map(|group| format!("{group:?}"));
             let peer = attested.peer();
-            let key = |key: &protocol::channel::ApplicationKey| Key { name: key.name.clone(), key: hex::encode(&key.key) };
+            let key = |key: &protocol::channel::ApplicationKey| Key {
+                name: key.name.clone(),
+                key: hex::encode(&key.key),
+            };
             let channel = Channel {
                 key_exchange,
                 release: peer.release().map(hex::encode),

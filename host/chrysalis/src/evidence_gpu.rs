@@ -131,14 +131,16 @@ fn nonce(text: &str) -> Result<[u8; 32]> {
     }
 }
 
-fn rim(path: &Path) -> Result<Vec<u8>> {
+/// A manifest, checked to be one.
+pub(crate) fn rim(path: &Path) -> Result<Vec<u8>> {
     let name = || format!("{}", path.display());
     let xml = read_rim(&read(path)?).with_context(name)?;
     Rim::parse(&xml).with_context(name)?;
     Ok(xml)
 }
 
-fn response(path: &Path) -> Result<Vec<u8>> {
+/// An OCSP response, checked to be one.
+pub(crate) fn response(path: &Path) -> Result<Vec<u8>> {
     let bytes = read(path)?;
     OcspResponse::parse(&bytes).with_context(|| format!("{}", path.display()))?;
     Ok(bytes)

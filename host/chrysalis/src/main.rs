@@ -3,6 +3,7 @@
 //! Exit codes, the same everywhere: 0 fine, 1 a mismatch or a refusal, 2 bad input or a failure of the machine.
 
 mod ask;
+mod connect;
 mod eventlog;
 mod evidence_bundle;
 mod evidence_cmd;
@@ -16,9 +17,11 @@ mod measure_cmd;
 mod model;
 mod online;
 mod output;
+mod platform;
 mod release_cmd;
 mod trust;
-mod verify;
+mod tunnel;
+mod wanted;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -52,8 +55,12 @@ enum Command {
     Release(release_cmd::Command),
     /// Boot an image and report its progress.
     Launch(launch::Args),
-    /// Verify a running machine and print the whole verdict.
-    Verify(verify::Args),
+    /// Connect to a live peer and print the whole verdict on it.
+    #[command(visible_alias = "verify")]
+    Connect(connect::Args),
+    /// Put an attested channel between a program and a TCP service.
+    #[command(subcommand)]
+    Tunnel(tunnel::Command),
     /// Verify a running worker, then ask it for embeddings.
     #[command(visible_alias = "ask")]
     Embed(ask::Args),
@@ -69,7 +76,8 @@ fn main() -> ExitCode {
         Command::Evidence(command) => evidence_cmd::run(command, json),
         Command::Release(command) => release_cmd::run(command, json),
         Command::Launch(args) => launch::run(args, json),
-        Command::Verify(args) => verify::run(args, json),
+        Command::Connect(args) => connect::run(args, json),
+        Command::Tunnel(command) => tunnel::run(command, json),
         Command::Embed(args) => ask::run(args, json),
     };
     output::exit_code(outcome, json)

@@ -20,7 +20,7 @@ pub fn facts<T: Serialize>(json: bool, value: &T, human: impl FnOnce() -> String
 }
 
 /// Prints a line. A reader that has seen enough (`| head`) is no fault.
-fn line(text: &str) -> Result<()> {
+pub fn line(text: &str) -> Result<()> {
     match writeln!(stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("can't write the result"),
         _ => Ok(()),

@@ -22,9 +22,9 @@ pub struct Target {
     /// Run folder of `chrysalis launch`; gives every option below its default.
     #[arg(long, default_value = "out/run")]
     pub run: PathBuf,
-    /// Address and port of the machine.
+    /// `HOST:PORT` of the machine.
     #[arg(long)]
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<String>,
     /// Appraisal policy (TOML).
     #[arg(long)]
     policy: Option<PathBuf>,
@@ -56,8 +56,25 @@ pub struct Run {
 }
 
 impl Target {
+    /// Reads everything that is needed to appraise a peer, and where it is.
+    pub fn load(&self) -> Result<(String, Trust)> {
+        self.load_at(None)
+    }
+
+    /// As [`load`](Self::load), for a peer at `address` where one is given.
+    pub fn load_at(&self, address: Option<&str>) -> Result<(String, Trust)> {
+        let run = self.run_file();
+        let given = address.map(String::from).or_else(|| self.endpoint.clone());
+        let endpoint = given.or(run.as_ref().ok().map(|run| run.endpoint.to_string()));
+        let endpoint = endpoint.with_context(|| match &run {
+            Ok(_) => String::new(),
+            Err(error) => format!("give --endpoint, or --run with the folder of a launch ({error:#})"),
+        })?;
+        Ok((endpoint, self.trust()?))
+    }
+
     /// Reads everything that is needed to appraise a peer.
-    pub fn load(&self) -> Result<(SocketAddr, Trust)> {
+    pub fn trust(&self) -> Result<Trust> {
         let run = self.run_file();
         let from_run = |field: fn(&Run) -> Option<PathBuf>| run.as_ref().ok().and_then(field);
         let pick = |given: &Option<PathBuf>, run_has: Option<PathBuf>, name: &str| {
@@ -66,11 +83,6 @@ impl Target {
                 Err(error) => format!("give --{name}, or --run with the folder of a launch ({error:#})"),
             })
         };
-        let endpoint = self.endpoint.or(run.as_ref().ok().map(|run| run.endpoint));
-        let endpoint = endpoint.with_context(|| match &run {
-            Ok(_) => String::new(),
-            Err(error) => format!("give --endpoint, or --run with the folder of a launch ({error:#})"),
-        })?;
         let policy = policy(&pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?)?;
         let collateral = pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?;
         let reference = pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?;
@@ -78,12 +90,18 @@ impl Target {
             Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
         let reference =
             Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
-        Ok((endpoint, Trust::new(policy, collateral, reference)))
+        Ok(Trust::new(policy, collateral, reference))
     }
 
     /// The time of appraisal, in seconds since 1970.
     pub fn at(&self) -> u64 {
         self.at.unwrap_or_else(now)
+    }
+
+    /// The clock of appraisals that go on: this machine's, unless a time was given.
+    pub fn clock(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let at = self.at;
+        move || at.unwrap_or_else(now)
     }
 
     fn run_file(&self) -> Result<Run> {

@@ -1,0 +1,196 @@
+//! `chrysalis tunnel`: an attested channel between a program and a TCP service, each end a process of its own.
+//!
+//! ```text
+//! program --TCP, loopback--> tunnel dial ==attested channel==> tunnel serve --TCP--> service
+//! ```
+//! `serve` runs in the trust domain that it speaks for; `dial` runs anywhere, and with a platform of its own is attested in turn.
+
+use crate::connect::refused;
+use crate::output::{Outcome, line};
+use crate::platform::PlatformArgs;
+use crate::trust::Target;
+use crate::wanted::WantedArgs;
+use anyhow::{Context, Result, ensure};
+use client::tunnel::{Dialer, Event, Far, Report, near};
+use protocol::channel::Part;
+use ratls::session::End;
+use ratls::{Acceptor, Endpoint, Peer, Verifier, Wanted};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The two ends.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Beside the program: listen on loopback, and carry each connection to the far end.
+    Dial(DialArgs),
+    /// Beside the service: let attested connections in, and carry each stream to it.
+    Serve(ServeArgs),
+}
+
+/// Options of `tunnel dial`.
+#[derive(Debug, clap::Args)]
+pub struct DialArgs {
+    /// `HOST:PORT` of the far end, in the place of `--endpoint`.
+    address: Option<String>,
+    /// Where programs connect to; a loopback address.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    wanted: WantedArgs,
+    #[command(flatten)]
+    platform: PlatformArgs,
+}
+
+/// Options of `tunnel serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Where the far end is reached from the network.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// `HOST:PORT` of the service that every stream goes to.
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    #[command(flatten)]
+    platform: PlatformArgs,
+    /// Lets in nobody but attested services, held against the options below; without it everybody is let in.
+    #[arg(long)]
+    mutual: bool,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    wanted: WantedArgs,
+}
+
+/// Runs one end until it is killed.
+pub fn run(command: Command, json: bool) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Dial(args) => runtime.block_on(dial(&args, json)),
+        Command::Serve(args) => runtime.block_on(serve(&args, json)),
+    }
+}
+
+async fn dial(args: &DialArgs, json: bool) -> Result<Outcome> {
+    let loopback = args.listen.ip().is_loopback();
+    ensure!(
+        loopback,
+        "--listen {}: expected a loopback address: whoever reaches it is let through",
+        args.listen
+    );
+    let (address, verifier, wanted) = verifier(&args.target, &args.wanted, args.address.as_deref())?;
+    let me = match args.platform.attester(json)? {
+        Some((quotes, static_config)) => Endpoint::attested(Part::Service, quotes, static_config),
+        None => Endpoint::anonymous(),
+    };
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let dialer = Arc::new(Dialer::new(&address, Arc::new(me), verifier, wanted, report(json)));
+    // Whom nobody would get through to is not listened for.
+    if let Err(error) = dialer.session().await {
+        return refused(error, json);
+    }
+    listening(&listener, &format!("programs; the far end is {address}"), json)?;
+    near(listener, dialer).await;
+    Ok(Outcome::Fine)
+}
+
+async fn serve(args: &ServeArgs, json: bool) -> Result<Outcome> {
+    let platform = args.platform.attester(json)?;
+    let (quotes, static_config) = platform.context(
+        "tunnel serve: give --static-config, the bytes that MRCONFIGID commits to; this end proves what it is",
+    )?;
+    let me = Arc::new(Endpoint::attested(Part::Service, quotes, static_config));
+    let acceptor = Acceptor::new(me.clone()).context("an attested end can be connected to")?;
+    let (acceptor, end) = match args.mutual {
+        false => (acceptor.anonymous(), End::new(me)),
+        true => {
+            let (_, verifier, wanted) = verifier(&args.target, &args.wanted, Some(""))?;
+            let end = End::new(me).verifying(verifier.clone(), wanted.clone());
+            (acceptor.attested(verifier, wanted), end)
+        }
+    };
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let who = if args.mutual { "attested services" } else { "everybody" };
+    listening(&listener, &format!("{who}; the service is {}", args.to), json)?;
+    let (_stop, stopped) = watch::channel(false);
+    Far::new(acceptor, end, &args.to, report(json)).run(listener, stopped).await;
+    Ok(Outcome::Fine)
+}
+
+fn verifier(
+    target: &Target,
+    wanted: &WantedArgs,
+    address: Option<&str>,
+) -> Result<(String, Arc<Verifier>, Wanted)> {
+    let (address, mut trust) = target.load_at(address)?;
+    let wanted = wanted.resolve(Part::Service, &mut trust)?;
+    Ok((address, Arc::new(Verifier::new(trust, target.clock())), wanted))
+}
+
+fn listening(listener: &TcpListener, what: &str, json: bool) -> Result<()> {
+    let address = listener.local_addr()?;
+    match json {
+        true => line(&json!({ "event": "listening", "address": address }).to_string()),
+        false => line(&format!("listening on {address} for {what}")),
+    }
+}
+
+/// Tells of events: one JSON object a line on standard output, or words on standard error.
+fn report(json: bool) -> Report {
+    Arc::new(move |event| {
+        let (value, words) = told(&event);
+        match json {
+            // Whoever reads no more needs no word.
+            true => drop(line(&value.to_string())),
+            false => eprintln!("{words}"),
+        }
+    })
+}
+
+fn told(event: &Event<'_>) -> (Value, String) {
+    match event {
+        Event::Attested(peer) => {
+            let words = format!("the far end is attested: {}", headline(peer));
+            (json!({ "event": "attested", "peer": facts_of(peer) }), words)
+        }
+        Event::LetIn(from, Some(peer)) => {
+            let value = json!({ "event": "let_in", "from": from, "peer": facts_of(peer) });
+            (value, format!("{from} is attested: {}", headline(peer)))
+        }
+        Event::LetIn(from, None) => (
+            json!({ "event": "let_in", "from": from, "peer": null }),
+            format!("{from} is let in as a client"),
+        ),
+        Event::TurnedAway(from, error) => {
+            let value = json!({ "event": "turned_away", "from": from, "reason": error.to_string() });
+            (value, format!("{from} is turned away: {error}"))
+        }
+        Event::Ended(ended) => {
+            let value = json!({ "event": "ended", "reason": ended.reason.to_string(), "cut": ended.cut });
+            (value, format!("session over: {}; {} streams were cut", ended.reason, ended.cut))
+        }
+        Event::Failed(error) => {
+            (json!({ "event": "failed", "reason": error.to_string() }), format!("stream failed: {error}"))
+        }
+    }
+}
+
+fn facts_of(peer: &Peer) -> Value {
+    let verdict = peer.appraised().verdict();
+    json!({ "part": peer.part().to_string(), "platform": verdict.platform, "release": verdict.release,
+        "digest": peer.release().map(hex::encode), "expires": peer.expires() })
+}
+
+/// The verdict in a line; a simulated platform is named as one there.
+fn headline(peer: &Peer) -> String {
+    let verdict = peer.appraised().verdict();
+    let text = verdict.to_string();
+    let release = verdict.release.as_deref().unwrap_or("unknown");
+    format!("{}; release {release}", text.lines().next().unwrap_or_default())
+}
