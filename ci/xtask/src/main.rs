@@ -7,6 +7,7 @@ mod bench;
 mod conformance;
 mod fuzz;
 mod host;
+mod node;
 mod reference;
 mod steps;
 mod still;

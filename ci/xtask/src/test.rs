@@ -3,6 +3,7 @@
 //! Tests are compiled and run inside the tools root, in the same profile and target folder as the guest's programs, so
 //! that nothing heavy is compiled twice.
 
+use crate::node::{self, Node};
 use crate::reference;
 use crate::steps::{House, Steps};
 use crate::{still, tidy};
@@ -24,7 +25,7 @@ pub struct Args {
 
 /// Runs everything; the error names what failed.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(if args.no_vm { 4 } else { 8 });
+    let mut steps = Steps::new(if args.no_vm { 5 } else { 9 });
     steps.next("House rules");
     tidy::run(root, &tidy::Args { json: false })?;
     steps.done("tidy");
@@ -37,6 +38,10 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     house.model_folder()?;
     let vectors = reference::vectors(&house)?;
     steps.done("reference vectors computed");
+
+    steps.next("Node.js with TON's official emulator and the compiler of the contracts, for comparison");
+    let node = node::ready(&house)?;
+    steps.done("locked modules ready");
 
     if !args.no_vm {
         steps.next("Image: worker profile, and worker + debug");
@@ -66,7 +71,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
     steps.next("Unit, property and process tests, and the VM stories");
     let on_host = host_tests(root, args)?;
-    let inside = cargo_test(&house, &vectors, args)?;
+    let inside = cargo_test(&house, &vectors, &node, args)?;
     steps.done("passed");
     if args.no_vm {
         eprintln!("--no-vm: the VM stories were not run");
@@ -77,7 +82,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 }
 
 /// All packages in one call: cargo then compiles what they share once, with one set of features.
-fn cargo_test(house: &House, vectors: &Path, args: &Args) -> Result<usize> {
+fn cargo_test(house: &House, vectors: &Path, node: &Node, args: &Args) -> Result<usize> {
     let public = house.checkout.root().join("../shared/vectors");
     let binds: &[(&Path, &str)] = if public.is_dir() { &[(&public, "/chrysalis/vectors")] } else { &[] };
     let workshop = house.workshop(binds)?;
@@ -104,6 +109,8 @@ fn cargo_test(house: &House, vectors: &Path, args: &Args) -> Result<usize> {
     cargo.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
     cargo.env("CHRYSALIS_MODELS", house.checkout.cache().join("models"));
     cargo.env("CHRYSALIS_REFERENCE_VECTORS", vectors).env("RUST_BACKTRACE", "1");
+    cargo.env("CHRYSALIS_NODE", &node.program).env("CHRYSALIS_NODE_MODULES", &node.modules);
+    cargo.env("TOLK_MODULES", &node.modules);
     counted(&mut cargo)
 }
 
