@@ -17,7 +17,7 @@ fn committed_contracts_are_compiled_from_their_sources() {
         eprintln!("SKIPPED: no Tolk compiler; run `npm ci` in {}, or set TOLK_MODULES", contracts.display());
         return;
     };
-    let mut node = Command::new("node");
+    let mut node = Command::new(std::env::var_os("CHRYSALIS_NODE").unwrap_or_else(|| "node".into()));
     let run =
         node.arg("build.mjs").arg("--check").current_dir(&contracts).env("TOLK_MODULES", modules).output();
     let Ok(output) = run else {
