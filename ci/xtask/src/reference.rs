@@ -1,4 +1,5 @@
-//! The engine's reference: sentence-transformers in a locked root of its own, run anew for every test run.
+//! References to compare with, run anew for every test run: sentence-transformers in a locked root of its own, and the
+//! wheels of TUF's reference client, which the tests start themselves.
 
 use crate::host;
 use crate::steps::{House, MODEL, show};
@@ -26,8 +27,8 @@ pub fn vectors(house: &House) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// The pinned wheels, unpacked side by side; their folder is named by the pins.
-fn wheels(house: &House) -> Result<PathBuf> {
+/// The pinned wheels, unpacked side by side; they are fetched again when the pins change.
+pub fn wheels(house: &House) -> Result<PathBuf> {
     let pins = house.checkout.root().join("ci/reference/requirements.txt");
     let folder = house.checkout.cache().join("reference");
     let site = folder.join("site");

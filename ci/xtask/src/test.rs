@@ -111,6 +111,7 @@ fn cargo_test(house: &House, vectors: &Path, node: &Node, args: &Args) -> Result
     cargo.env("CHRYSALIS_REFERENCE_VECTORS", vectors).env("RUST_BACKTRACE", "1");
     cargo.env("CHRYSALIS_NODE", &node.program).env("CHRYSALIS_NODE_MODULES", &node.modules);
     cargo.env("TOLK_MODULES", &node.modules);
+    cargo.env("CHRYSALIS_PYTHON_SITE", reference::wheels(house)?);
     counted(&mut cargo)
 }
 

@@ -73,16 +73,23 @@ pub struct Publisher {
     pub lives: Lives,
     pub online: [u8; 2],
     pub targets_key: u8,
+    /// What was published before a new root came.
+    pub before_root: Option<Trusted>,
 }
 
 impl Publisher {
     /// A publication with nothing in it: root (2 of 3), targets, snapshot, timestamp.
     pub fn new() -> Self {
+        Self::at(T0)
+    }
+
+    /// As [`Publisher::new`], made at another time.
+    pub fn at(now: u64) -> Self {
         let holders = |seeds: &[u8], threshold| Holders { keys: public(seeds), threshold };
         let plan = RootPlan {
             version: 1,
-            issued: T0,
-            expires: T0 + 365 * DAY,
+            issued: now,
+            expires: now + 365 * DAY,
             holders: [
                 (Role::Root, holders(&ROOT, 2)),
                 (Role::Targets, holders(&[TARGETS], 1)),
@@ -95,10 +102,11 @@ impl Publisher {
         let mut publisher = Publisher {
             mirror: Shared::default(),
             root: root.clone(),
-            now: T0,
+            now,
             lives: Lives([90 * DAY, 14 * DAY, DAY]),
             online: [SNAPSHOT, TIMESTAMP],
             targets_key: TARGETS,
+            before_root: None,
         };
         publisher.put("metadata/1.root.json", root);
         publisher.publish(Vec::new());
@@ -133,9 +141,16 @@ impl Publisher {
         trusted
     }
 
+    /// Puts the next root in place; the next version still follows what was published before it.
+    pub fn put_root(&mut self, version: u64, bytes: Vec<u8>) {
+        self.before_root = Some(self.trusted());
+        self.put(&format!("metadata/{version}.root.json"), bytes);
+    }
+
     /// The next version, with these targets added.
     pub fn publish(&mut self, added: Vec<(String, Vec<u8>)>) {
-        let mut edition = Edition::of(&self.trusted());
+        let before = self.before_root.take().unwrap_or_else(|| self.trusted());
+        let mut edition = Edition::of(&before);
         for (name, bytes) in added {
             edition.add(&name, bytes).unwrap();
         }
