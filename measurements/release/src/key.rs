@@ -18,8 +18,7 @@ use std::fmt;
 /// Everything of RFC 8410's PrivateKeyInfo before the 32 bytes of the seed.
 const PKCS8: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
-const PEM_END: &str = "-----END PRIVATE KEY-----";
+const PEM_LABEL: &str = "PRIVATE KEY";
 /// Longest key file that is read.
 const MAX_PEM: usize = 1024;
 
@@ -127,7 +126,8 @@ impl SigningKey {
         if pem.len() > MAX_PEM {
             return Err(bad("too long"));
         }
-        let body = pem.trim().strip_prefix(PEM_BEGIN).and_then(|rest| rest.strip_suffix(PEM_END));
+        let (begin, end) = pem_lines();
+        let body = pem.trim().strip_prefix(begin.as_str()).and_then(|rest| rest.strip_suffix(end.as_str()));
         let body: String = body.ok_or_else(|| bad("no PEM `PRIVATE KEY`"))?.split_whitespace().collect();
         let der = base64::prelude::BASE64_STANDARD.decode(body).map_err(|_| bad("no base64"))?;
         let seed = der.strip_prefix(&PKCS8).and_then(|seed| <&[u8; 32]>::try_from(seed).ok());
@@ -145,10 +145,16 @@ impl SigningKey {
     }
 }
 
+/// First and last line of a key file.
+fn pem_lines() -> (String, String) {
+    (format!("-----BEGIN {PEM_LABEL}-----"), format!("-----END {PEM_LABEL}-----"))
+}
+
 /// A seed as the text of a key file.
 pub fn seed_to_pem(seed: &[u8; 32]) -> String {
     let der = [&PKCS8[..], seed].concat();
-    format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", base64::prelude::BASE64_STANDARD.encode(der))
+    let (begin, end) = pem_lines();
+    format!("{begin}\n{}\n{end}\n", base64::prelude::BASE64_STANDARD.encode(der))
 }
 
 #[cfg(test)]
@@ -177,8 +183,10 @@ mod tests {
 
     #[test]
     fn another_kind_of_key_is_refused_without_showing_it() {
-        let rsa = format!("{PEM_BEGIN}\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n{PEM_END}\n");
-        for text in [rsa.as_str(), "secret", "-----BEGIN PRIVATE KEY-----\n%%%\n-----END PRIVATE KEY-----"] {
+        let (begin, end) = pem_lines();
+        let rsa = format!("{begin}\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n{end}\n");
+        let no_base64 = format!("{begin}\n%%%\n{end}");
+        for text in [rsa.as_str(), "secret", &no_base64] {
             let error = SigningKey::from_pem("k.pem", text).unwrap_err().to_string();
             assert!(
                 error.contains("k.pem") && !error.contains("MIIE") && !error.contains("secret"),
