@@ -330,3 +330,84 @@ fn read(value: &RcStackValue, depth: usize, left: &mut usize) -> Result<Value, S
         (None, _) => Err("a result is neither number, cell, slice nor tuple".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tycho_types::models::{AccountState, CurrencyCollection, StateInit, StorageInfo};
+
+    /// Runs code, given as TVM's bytes, as if it was an account's. There is no configuration, as a hostile one might be.
+    fn run_code(code: &[u8]) -> Result<Values, GetError> {
+        let mut cell = CellBuilder::new();
+        cell.store_raw(code, u16::try_from(code.len() * 8).unwrap()).unwrap();
+        let account = Account {
+            address: IntAddr::Std(Address::new(0, HashBytes::ZERO)),
+            storage_stat: StorageInfo::default(),
+            last_trans_lt: 0,
+            balance: CurrencyCollection::ZERO,
+            state: AccountState::Active(StateInit {
+                code: Some(cell.build().unwrap()),
+                ..StateInit::default()
+            }),
+        };
+        let prices = tycho_types::models::StoragePrices {
+            utime_since: 0,
+            bit_price_ps: 1,
+            cell_price_ps: 1,
+            mc_bit_price_ps: 1,
+            mc_cell_price_ps: 1,
+        };
+        let mut parameters = Dict::<u32, Cell>::new();
+        parameters.set(0, Cell::default()).unwrap();
+        let mut config = BlockchainConfigParams::from_raw(parameters.into_root().unwrap());
+        config.set_storage_prices(&[prices]).unwrap();
+        run(&account, &config, 0, "anything", &[])
+    }
+
+    #[test]
+    fn results_are_read_in_order_and_to_the_end() {
+        // DROP the method's number; PUSHINT 7; PUSHINT -1; PUSHNULL
+        let mut values = run_code(&[0x30, 0x77, 0x7f, 0x6d]).unwrap();
+        assert_eq!(values.next_u64().unwrap(), 7);
+        assert!(values.next_bool().unwrap());
+        assert_eq!(values.next_cell_or_null().unwrap(), None);
+        values.end().unwrap();
+    }
+
+    #[test]
+    fn a_result_of_another_shape_is_refused_with_its_place() {
+        let mut values = run_code(&[0x30, 0x77, 0x7f]).unwrap();
+        values.next_u64().unwrap();
+        let error = values.next_u64().unwrap_err();
+        assert!(matches!(error, GetError::Shape { index: 1, .. }), "{error}");
+        assert!(values.next_cell().is_err(), "the end is no cell");
+        assert!(run_code(&[0x30, 0x77]).unwrap().end().is_err(), "more than expected");
+    }
+
+    #[test]
+    fn a_method_that_throws_or_never_ends_is_an_error() {
+        // THROW 11
+        assert!(matches!(run_code(&[0xf2, 0x0b]), Err(GetError::Exit { code: 11, .. })));
+        // PUSHCONT {}; AGAIN
+        assert!(matches!(run_code(&[0x90, 0xea]), Err(GetError::Exit { .. })));
+    }
+
+    #[test]
+    fn a_small_result_that_unfolds_to_a_huge_one_is_refused() {
+        // PUSHNULL; six times: fourteen DUPs, TUPLE 15
+        let fold = [[0x20; 14].as_slice(), &[0x6f, 0x0f]].concat();
+        let code = [[0x6d].as_slice(), &fold.repeat(6)].concat();
+        let error = run_code(&code).unwrap_err();
+        assert!(error.to_string().contains("more than 65536 values"), "{error}");
+        // PUSHNULL; twenty times: TUPLE 1
+        let deep = [[0x6d].as_slice(), &[0x6f, 0x01].repeat(20)].concat();
+        assert!(run_code(&deep).unwrap_err().to_string().contains("nested deeper"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_code_stops_the_process(code in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120)) {
+            let _ = run_code(&code);
+        }
+    }
+}
