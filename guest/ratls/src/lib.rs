@@ -34,6 +34,13 @@ mod stream;
 mod tls;
 mod trust;
 
+// So that tests here and in `tests/` share their support.
+#[cfg(test)]
+extern crate self as ratls;
+
+#[cfg(test)]
+mod tests;
+
 pub use accept::{Accepted, Acceptor, Served};
 pub use connect::{Attested, connect, connect_showing};
 pub use endpoint::{Endpoint, GpuSource};

@@ -56,6 +56,13 @@ impl Identity {
         let public_key = public_key_of(&certificate).expect("our own certificate can be parsed");
         Identity { certificate, private_key: made.signing_key.into(), public_key: public_key.to_vec() }
     }
+
+    /// A second holder of the key: one who stole it, or a test's puppeteer.
+    #[cfg(test)]
+    pub(crate) fn clone_for_tests(&self) -> Self {
+        let (certificate, public_key) = (self.certificate.clone(), self.public_key.clone());
+        Identity { certificate, private_key: self.private_key.clone_key(), public_key }
+    }
 }
 
 /// Settings of a responder. A certificate is asked for and not required: whether there has to be one is known only when

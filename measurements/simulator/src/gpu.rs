@@ -35,11 +35,34 @@ pub enum GpuMachine {
 impl GpuMachine {
     /// Builds the evidence. Machines share a PKI.
     pub fn case(self) -> Result<GpuCase, SimulatorError> {
+        self.machine().build()
+    }
+
+    /// Makes the devices, which can then be asked again and again.
+    pub fn start(self) -> Result<RunningGpus, SimulatorError> {
+        let machine = self.machine();
+        let devices = machine.make(&*pki::Pki::lasting()?)?;
+        Ok(RunningGpus { machine, devices })
+    }
+
+    fn machine(self) -> case::Machine {
         match self {
             GpuMachine::Hopper(count) => case::Machine::good(count),
             GpuMachine::ProtectedPcie(count) => case::Machine::with_switch(count),
             GpuMachine::Blackwell(count) => case::Machine::blackwell(count, 0),
         }
-        .build()
+    }
+}
+
+/// Devices that keep their keys from one report to the next.
+pub struct RunningGpus {
+    machine: case::Machine,
+    devices: Vec<device::Device>,
+}
+
+impl RunningGpus {
+    /// The evidence, with reports over this nonce.
+    pub fn case(&self, nonce: &[u8; 32]) -> Result<GpuCase, SimulatorError> {
+        self.machine.build_of(&*pki::Pki::lasting()?, &self.devices, nonce)
     }
 }

@@ -52,6 +52,7 @@ pub fn runtime_record(static_config: &[u8], models: &[&str]) -> RuntimeRecord {
 
 /// Both sides: a guest, and what its verifier holds its evidence against.
 pub struct World {
+    pub static_config: Vec<u8>,
     pub attester: Arc<Simulated>,
     pub policy: Policy,
     pub collateral: Collateral,
@@ -65,7 +66,12 @@ pub fn world() -> World {
 
 /// One whose guest was configured with these bytes.
 pub fn world_with(static_config: &[u8]) -> World {
-    let platform = Platform::generate(AT).unwrap();
+    world_at(static_config, AT)
+}
+
+/// One whose platform was made at another time.
+pub fn world_at(static_config: &[u8], at: u64) -> World {
+    let platform = Platform::generate(at).unwrap();
     let log = tpm::sample_log();
     let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
     let record = runtime_record(static_config, &[]);
@@ -81,6 +87,7 @@ pub fn world_with(static_config: &[u8]) -> World {
     let identity = platform.identity().unwrap();
     let td = identity.td_report(&registers, protocol::config::mrconfigid(static_config), [0; 64]);
     World {
+        static_config: static_config.to_vec(),
         policy: Policy::simulated(&platform.root_der().unwrap()).unwrap(),
         collateral: platform.collateral().unwrap(),
         reference: Reference { schema: 1, releases: vec![release], mrconfigid: None },
@@ -101,7 +108,7 @@ impl World {
 
     /// Lets clients in, as a worker of this world.
     pub fn acceptor(&self) -> Acceptor {
-        acceptor(self.attester.clone(), STATIC_CONFIG)
+        acceptor(self.attester.clone(), &self.static_config)
     }
 }
 

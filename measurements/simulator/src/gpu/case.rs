@@ -164,20 +164,33 @@ impl Machine {
         }
     }
 
+    /// The devices alone, each with its keys.
+    pub(crate) fn make(&self, pki: &Pki) -> Result<Vec<Device>, SimulatorError> {
+        self.devices.iter().map(|spec| Device::make(spec, pki)).collect()
+    }
+
     pub(crate) fn build_with(&self, pki: &Pki) -> Result<GpuCase, SimulatorError> {
-        let made: Vec<Device> =
-            self.devices.iter().map(|spec| Device::make(spec, pki)).collect::<Result<_, _>>()?;
-        let evidence = |n: &usize| made[*n].evidence(&self.devices[*n], &NONCE);
+        self.build_of(pki, &self.make(pki)?, &NONCE)
+    }
+
+    /// What these devices say when they are asked for this nonce.
+    pub(crate) fn build_of(
+        &self,
+        pki: &Pki,
+        made: &[Device],
+        nonce: &[u8; 32],
+    ) -> Result<GpuCase, SimulatorError> {
+        let evidence = |n: &usize| made[*n].evidence(&self.devices[*n], nonce);
         let rims = |specs: &[manifest::Spec], signer| {
             let chain = pki.chain(signer);
             specs.iter().map(|spec| manifest::sign(spec, &chain)).collect::<Result<Vec<_>, _>>()
         };
         Ok(GpuCase {
             devices: self.answers.iter().map(evidence).collect::<Result<_, _>>()?,
-            nonce: NONCE,
+            nonce: *nonce,
             driver_rims: rims(std::slice::from_ref(&self.driver_rim), "driver-signer")?,
             vbios_rims: rims(&self.vbios_rims, "vbios-signer")?,
-            ocsp: self.responses(pki, &made)?,
+            ocsp: self.responses(pki, made)?,
             system: self.system,
             device_root: pki.der("device-root"),
             rim_root: pki.der("rim-root"),

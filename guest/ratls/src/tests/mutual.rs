@@ -1,0 +1,154 @@
+//! Both ends attested: each believes the other, and each can be refused.
+
+use super::*;
+use crate::{Accepted, AnswerError, ChannelError};
+use protocol::channel::Refuse;
+use tokio::io::AsyncWriteExt;
+
+const PROXY: &[u8] = b"schema = 1\nrole = \"proxy\"\nnetwork = \"local\"\n";
+
+/// A proxy's and a worker's worlds; each verifies the other by the other's.
+pub(super) fn worlds() -> (World, World) {
+    (support::world_with(PROXY), world())
+}
+
+/// A responder of `part` that lets attested `from` in.
+pub(super) fn host(mine: &World, part: Part, theirs: &World, from: Part) -> Acceptor {
+    let session = end(mine, part).with_keys(keys(&[key("session", part as u8)]));
+    let acceptor = Acceptor::new(Arc::new(session)).unwrap();
+    acceptor.attested(Arc::new(theirs.verifier()), Wanted::part(from))
+}
+
+#[tokio::test]
+async fn each_end_is_proved_to_the_other_whoever_dials() {
+    let (proxy, worker) = worlds();
+    let rows = [(&proxy, Part::Proxy, &worker, Part::Worker), (&worker, Part::Worker, &proxy, Part::Proxy)];
+    for (mine, part, theirs, other) in rows {
+        let (near, far) = wire();
+        let acceptor = host(theirs, other, mine, part);
+        let me = end(mine, part).with_keys(keys(&[key("session", part as u8)]));
+        let verifier = theirs.verifier();
+        let wanted = Wanted { identity: Some(key("session", other as u8)), ..Wanted::part(other) };
+        let (accepted, connected) =
+            tokio::join!(acceptor.accept(far), crate::connect(near, &me, &verifier, &wanted));
+        let (accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
+        assert_eq!(connected.peer().part(), other);
+        assert!(connected.peer().keys().contains(&key("session", other as u8)));
+        let Accepted::Attested(mut accepted) = accepted else { panic!("not attested") };
+        assert_eq!(accepted.peer().part(), part);
+        assert!(accepted.peer().keys().contains(&key("session", part as u8)));
+        assert_eq!((accepted.link().part(), accepted.link().peer_part()), (other, part));
+
+        // Whoever dialled, either may speak first.
+        accepted.stream().write_all(b"served").await.unwrap();
+        connected.stream().write_all(b"asked").await.unwrap();
+        let mut got = [0; 6];
+        connected.stream().read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"served");
+        accepted.stream().read_exact(&mut got[..5]).await.unwrap();
+        assert_eq!(&got[..5], b"asked");
+    }
+}
+
+#[tokio::test]
+async fn an_initiator_whose_evidence_is_refused_is_told_so() {
+    let (proxy, worker) = worlds();
+    // The worker believes proxies of another root.
+    let acceptor = host(&worker, Part::Worker, &support::world_with(PROXY), Part::Proxy);
+    let (near, far) = wire();
+    let (me, verifier, wanted) = (end(&proxy, Part::Proxy), worker.verifier(), Wanted::part(Part::Worker));
+    let (accepted, connected) =
+        tokio::join!(acceptor.accept(far), crate::connect(near, &me, &verifier, &wanted));
+    let error = accepted.err().unwrap();
+    let AcceptError::Refused(refusal) = &error else { panic!("{error}") };
+    assert!(refusal.verdict().unwrap().failed().next().is_some() && error.is_peer_fault(), "{refusal}");
+
+    let (_, _, mut stream) = connected.unwrap().into_parts();
+    let error = stream.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    let told: ChannelError = error.downcast().unwrap();
+    let evidence = matches!(told, ChannelError::Refused { step: Step::Verdict, reason: Refuse::Evidence });
+    assert!(evidence, "{told}");
+}
+
+#[tokio::test]
+async fn an_initiator_sends_no_evidence_to_a_responder_that_it_refuses() {
+    let (proxy, worker) = worlds();
+    let acceptor = host(&worker, Part::Worker, &proxy, Part::Proxy);
+    let (near, far) = wire();
+    // Of another root.
+    let (me, verifier, wanted) = (end(&proxy, Part::Proxy), world().verifier(), Wanted::part(Part::Worker));
+    let accepting = acceptor.accept(far);
+    let connecting = async { crate::connect(near, &me, &verifier, &wanted).await.map(drop) };
+    let (accepted, connected) = tokio::join!(accepting, connecting);
+    assert!(matches!(connected, Err(ConnectError::Refused(_))));
+    let error = accepted.err().unwrap();
+    let closed =
+        matches!(error, AcceptError::Channel(ChannelError::Closed { step: Step::Evidence, received: 0 }));
+    assert!(closed, "{error}");
+}
+
+#[tokio::test]
+async fn parts_that_are_not_let_in_are_turned_away_before_a_quote() {
+    let (proxy, worker) = worlds();
+    // A worker for proxies alone turns a client away, and one for clients alone turns a proxy away.
+    let for_proxies = Arc::new(host(&worker, Part::Worker, &proxy, Part::Proxy));
+    let for_clients = open(end(&worker, Part::Worker));
+    let (client, dialling) = (Endpoint::anonymous(), end(&proxy, Part::Proxy));
+    for (acceptor, me, part) in [(for_proxies, client, Part::Client), (for_clients, dialling, Part::Proxy)] {
+        let (near, far) = wire();
+        let (verifier, wanted) = (worker.verifier(), Wanted::part(Part::Worker));
+        let (accepted, connected) =
+            tokio::join!(acceptor.accept(far), crate::connect(near, &me, &verifier, &wanted));
+        let error = accepted.err().unwrap();
+        assert!(matches!(error, AcceptError::Uninvited { part: p } if p == part), "{error}");
+        let error = connected.err().unwrap();
+        let told = matches!(error, ConnectError::Channel(ChannelError::Refused { reason: Refuse::Part, .. }));
+        assert!(told, "{error}");
+        assert_eq!(acceptor.endpoint().quotes().unwrap().stats().quotes, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_for_another_part_is_not_answered() {
+    // A responder that lures a proxy into answering as somebody else.
+    let (proxy, worker) = worlds();
+    let near = attacker(own_key(), async |mut stream| {
+        read_challenge(&mut stream).await;
+        let lure = Challenge::new([9; 32], Part::Worker, Part::Worker).to_bytes();
+        frame::write(&mut stream, Step::Challenge, &lure).await.unwrap();
+        let _ = stream.read(&mut [0; 1]).await;
+    });
+    let me = end(&proxy, Part::Proxy);
+    let error =
+        crate::connect(near, &me, &worker.verifier(), &Wanted::part(Part::Worker)).await.err().unwrap();
+    let unwilling =
+        matches!(&error, ConnectError::Answer(AnswerError::Unwilling { reason: Refuse::Part, .. }));
+    assert!(unwilling && error.is_peer_fault(), "{error}");
+    assert_eq!(me.quotes().unwrap().stats().quotes, 0);
+}
+
+#[tokio::test]
+async fn either_end_can_be_asked_again_on_the_living_connection() {
+    let (proxy, worker) = worlds();
+    let (near, far) = wire();
+    let acceptor = host(&worker, Part::Worker, &proxy, Part::Proxy);
+    let me = end(&proxy, Part::Proxy);
+    let (of_worker, of_proxy) = (worker.verifier(), proxy.verifier());
+    let wanted = Wanted::part(Part::Worker);
+    let (accepted, connected) =
+        tokio::join!(acceptor.accept(far), crate::connect(near, &me, &of_worker, &wanted));
+    let (_, far, _) = accepted.unwrap().into_parts();
+    let (_, near, _) = connected.unwrap().into_parts();
+
+    let question = of_worker.ask(&near, &wanted).unwrap();
+    let answer = acceptor.endpoint().answer(&far, &question.to_bytes()).await.unwrap();
+    assert_eq!(of_worker.judge(question, &near, &answer).unwrap().part(), Part::Worker);
+    // The same answer to another question is an old one.
+    let question = of_worker.ask(&near, &wanted).unwrap();
+    assert!(of_worker.judge(question, &near, &answer).is_err());
+
+    let question = of_proxy.ask(&far, &Wanted::part(Part::Proxy)).unwrap();
+    let answer = me.answer(&near, &question.to_bytes()).await.unwrap();
+    assert_eq!(of_proxy.judge(question, &far, &answer).unwrap().part(), Part::Proxy);
+}
