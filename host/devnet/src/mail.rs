@@ -105,3 +105,79 @@ impl Mail {
         (z ^ (z >> 31)) % bound.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ton::{Cell, HashBytes};
+
+    fn address(number: u8) -> Address {
+        Address::new(0, HashBytes([number; 32]))
+    }
+
+    fn mail(faults: Faults) -> Mail {
+        Mail { faults, ..Mail::default() }
+    }
+
+    /// Sender, receiver and time of every letter that block `seqno` delivers.
+    fn delivered(mail: &mut Mail, seqno: u32) -> Vec<(u8, u8, u64)> {
+        let letters = mail.due(seqno);
+        let named = letters.into_iter().filter_map(|letter| {
+            let (from, lt) = letter.from?;
+            Some((from.address.0[0], letter.to.address.0[0], lt))
+        });
+        named.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_fault_loses_doubles_or_reorders_what_ton_promises(
+            pairs in prop::collection::vec((0u8..3, 0u8..3), 1..60),
+            seed: u64,
+            delay_blocks in 0u32..4,
+            reorder: bool,
+        ) {
+            let faults = Faults { duplicate_externals: 5, delay_blocks, reorder, lose_one_in: 1, seed };
+            let mut mail = mail(faults);
+            for (lt, (from, to)) in (1..).zip(&pairs) {
+                mail.post(Bag(Cell::default()), (address(*from), lt), address(*to), 10);
+            }
+            let mut all = Vec::new();
+            for seqno in 10..20 {
+                all.extend(delivered(&mut mail, seqno));
+            }
+            prop_assert_eq!(all.len(), pairs.len());
+            for (from, to) in &pairs {
+                let times: Vec<_> = all.iter().filter(|l| (l.0, l.1) == (*from, *to)).map(|l| l.2).collect();
+                prop_assert!(times.is_sorted(), "{from} to {to}: {times:?}");
+            }
+        }
+
+        #[test]
+        fn the_same_seed_makes_the_same_faults(seed: u64) {
+            let run = || {
+                let mut mail = mail(Faults { reorder: true, lose_one_in: 3, seed, ..Faults::default() });
+                for number in 0..20 {
+                    mail.broadcast(Bag(Cell::default()), address(number), 1);
+                }
+                mail.due(2).into_iter().map(|letter| letter.to.address.0[0]).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(run(), run());
+        }
+    }
+
+    #[test]
+    fn a_broadcast_that_nobody_accepts_is_tried_three_times() {
+        let mut mail = mail(Faults::default());
+        mail.broadcast(Bag(Cell::default()), address(1), 1);
+        let mut tries = 0;
+        for seqno in 2..20 {
+            for letter in mail.due(seqno) {
+                tries += 1;
+                mail.retry(letter, seqno);
+            }
+        }
+        assert_eq!(tries, TRIES);
+    }
+}

@@ -232,3 +232,43 @@ fn collect(cell: &DynCell, known: &mut HashSet<HashBytes>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Chain, Genesis};
+    use ton::{Address, HashBytes};
+    use tycho_types::boc::Boc;
+    use tycho_types::models::{AccountBlock, Block};
+
+    #[test]
+    fn a_block_carries_the_difference_of_its_states_and_every_transaction() {
+        let mut chain = Chain::new(Genesis { seed: [3; 32], time: 4_000_000_000 }).unwrap();
+        for round in 0..5u8 {
+            chain.pay(Address::new(0, HashBytes([round; 32])), 1_000_000_000);
+            let before = [chain.base.root.clone(), chain.master.root.clone()];
+            let produced = chain.produce(4_000_000_000 + u32::from(round) * 1000).unwrap();
+            let after = [&chain.base.root, &chain.master.root];
+            for place in 0..2 {
+                let block = Boc::decode(&produced.blocks[place]).unwrap();
+                let block = block.parse::<Block>().unwrap();
+                let update = block.load_state_update().unwrap();
+                assert_eq!(
+                    update.apply(&before[place]).unwrap(),
+                    *after[place],
+                    "round {round}, block {place}"
+                );
+                assert!(block.load_value_flow().unwrap().validate().unwrap());
+            }
+            let block = Boc::decode(&produced.blocks[0]).unwrap().parse::<Block>().unwrap();
+            let accounts = block.load_extra().unwrap().account_blocks.load().unwrap();
+            let count: usize = accounts
+                .values()
+                .map(|entry| -> usize {
+                    let (_, block): (_, AccountBlock) = entry.unwrap();
+                    block.transactions.values().count()
+                })
+                .sum();
+            assert_eq!(count, produced.transactions.len());
+        }
+    }
+}
