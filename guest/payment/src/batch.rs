@@ -50,7 +50,7 @@ pub fn verify<V: Voucher>(
         halves(part, &Subsets { seed, part: n as u64 }, &mut good);
     }
     let answer = |((signed, key), good): (Claimed<V>, bool)| match good {
-        true => Ok(signed.trusted()),
+        true => Ok(signed.trusted(key)),
         false => Err(signed.refused(&key)),
     };
     claims.into_iter().zip(good).map(answer).collect()

@@ -64,6 +64,11 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Bytes whose length the caller checked.
+    pub fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
     /// Bytes of exactly `length` that begin with `tag`.
     ///
     /// # Errors

@@ -15,6 +15,9 @@ pub mod batch;
 pub mod bytes;
 pub mod contracts;
 pub mod error;
+pub mod log;
+pub mod price;
+pub mod receipt;
 pub mod sign;
 pub mod voucher;
 

@@ -92,7 +92,7 @@ impl<V: Voucher> Signed<V> {
         let signature = Signature::from_bytes(&self.signature);
         // Strict refuses what TVM takes (R of small order) and takes nothing that TVM refuses.
         match key.0.verify_strict(&self.voucher.encode(), &signature) {
-            Ok(()) => Ok(Verified(self)),
+            Ok(()) => Ok(Verified { signed: self, key: *key }),
             Err(_) => Err(self.refused(key)),
         }
     }
@@ -103,24 +103,32 @@ impl<V: Voucher> Signed<V> {
         VoucherError::Signature { what, key: hex::encode(key.to_bytes()) }
     }
 
-    /// For a signature that was checked in a batch.
-    pub(crate) fn trusted(self) -> Verified<V> {
-        Verified(self)
+    /// For a signature by `key` that was checked in a batch.
+    pub(crate) fn trusted(self, key: PublicKey) -> Verified<V> {
+        Verified { signed: self, key }
     }
 }
 
 /// A voucher whose signature was checked; nothing but the check makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified<V>(Signed<V>);
+pub struct Verified<V> {
+    signed: Signed<V>,
+    key: PublicKey,
+}
 
 impl<V> Verified<V> {
     /// What was signed.
     pub fn voucher(&self) -> &V {
-        &self.0.voucher
+        &self.signed.voucher
     }
 
     /// With its signature, to be shown to others.
     pub fn signed(&self) -> &Signed<V> {
-        &self.0
+        &self.signed
+    }
+
+    /// The key that it is signed by.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
     }
 }
