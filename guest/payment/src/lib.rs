@@ -13,14 +13,20 @@
 
 pub mod batch;
 pub mod bytes;
+pub mod client;
 pub mod contracts;
 pub mod error;
 pub mod log;
 pub mod price;
+pub mod proxy;
 pub mod receipt;
+pub mod refused;
 pub mod sign;
+pub mod view;
 pub mod voucher;
+pub mod worker;
 
 pub use error::VoucherError;
+pub use refused::Refused;
 pub use sign::{PublicKey, SecretKey, Signed, Verified};
 pub use voucher::{Address, Cap, Payout, Session, Surplus, Use, Voucher};
