@@ -75,6 +75,16 @@ pub enum ChannelError {
         /// What was negotiated instead.
         found: String,
     },
+    /// The peer shows evidence in its certificate, and speaks no attested channel.
+    #[error(
+        "TLS handshake: expected ALPN `chrysalis/2`, found {found} and evidence in the certificate \
+         (2.23.133.5.4.9): that proves who made a key, and not who is at the other end of this connection; \
+         connect to the port of its attested channel"
+    )]
+    Weaker {
+        /// What was negotiated instead.
+        found: String,
+    },
     /// TLS came up with a key exchange that a quantum computer could break later.
     #[error(
         "TLS handshake: expected the key exchange X25519MLKEM768, found {found}; the peer is of another version"
@@ -162,6 +172,7 @@ impl ChannelError {
             ChannelError::Deadline { step } => !matches!(step, Step::Quote),
             ChannelError::Tls(error) => is_tls_peer_fault(error),
             ChannelError::Alpn { .. }
+            | ChannelError::Weaker { .. }
             | ChannelError::Group { .. }
             | ChannelError::Certificate { .. }
             | ChannelError::Closed { .. }
@@ -206,6 +217,7 @@ impl ChannelError {
             ChannelError::Deadline { .. }
             | ChannelError::Tls(_)
             | ChannelError::Alpn { .. }
+            | ChannelError::Weaker { .. }
             | ChannelError::Group { .. }
             | ChannelError::Closed { .. }
             | ChannelError::Refused { .. }

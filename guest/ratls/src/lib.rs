@@ -33,6 +33,7 @@ pub mod session;
 mod stream;
 mod tls;
 mod trust;
+pub mod weak;
 
 // So that tests here and in `tests/` share their support.
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! crate and reached only through [`crate::connect`] and [`crate::Acceptor`], which hand out no stream before the exchange.
 
 use crate::error::ChannelError;
+use crate::weak;
 use protocol::channel::EXPORTER_LABEL;
 use protocol::names::ALPN;
 use rustls::client::Resumption;
@@ -123,17 +124,20 @@ pub(crate) struct Facts {
 
 /// Checks what was negotiated, at either end; rustls lets a peer without ALPN through.
 pub(crate) fn facts<D>(connection: &ConnectionCommon<D>) -> Result<Facts, ChannelError> {
-    match connection.alpn_protocol() {
-        Some(ALPN) => {}
-        Some(other) => return Err(ChannelError::Alpn { found: format!("`{}`", other.escape_ascii()) }),
-        None => return Err(ChannelError::Alpn { found: "none".into() }),
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+    if connection.alpn_protocol() != Some(ALPN) {
+        let found = connection.alpn_protocol();
+        let found = found.map_or_else(|| "none".into(), |other| format!("`{}`", other.escape_ascii()));
+        return Err(match certificate.is_some_and(weak::is_shown_in) {
+            true => ChannelError::Weaker { found },
+            false => ChannelError::Alpn { found },
+        });
     }
     match connection.negotiated_key_exchange_group().map(|group| group.name()) {
         Some(NamedGroup::X25519MLKEM768) => {}
         other => return Err(ChannelError::Group { found: format!("{other:?}") }),
     }
     let exporter = connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
-    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
     let key = certificate.map(public_key_of).transpose().map_err(ChannelError::Tls)?;
     let peer_key = key.map_or_else(|| Arc::from([]), |key| Arc::from(key.as_ref()));
     Ok(Facts { exporter: exporter.map_err(ChannelError::Tls)?, peer_key })

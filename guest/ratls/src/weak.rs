@@ -64,7 +64,10 @@ impl WeakCertificate {
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
-            .with_single_cert(vec![self.identity.certificate.clone()], self.identity.private_key.clone_key())?;
+            .with_single_cert(
+                vec![self.identity.certificate.clone()],
+                self.identity.private_key.clone_key(),
+            )?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(WeakAcceptor(TlsAcceptor::from(Arc::new(config))))
     }
