@@ -179,7 +179,7 @@ fn show(address: String, part: Part, seen: Seen, json: bool) -> Result<Outcome> 
             print(&Shown { verdict, channel, gpu, refused }, json)?;
             Ok(Outcome::Mismatch)
         }
-        Err(ConnectError::Channel(error @ ChannelError::Refused { .. })) => {
+        Err(ConnectError::Channel(error @ (ChannelError::Refused { .. } | ChannelError::Weaker { .. }))) => {
             let refused = Some(error.to_string());
             print(&Shown { verdict: None, channel, gpu: None, refused }, json)?;
             Ok(Outcome::Mismatch)

@@ -5,8 +5,9 @@ use crate::output::line;
 use anyhow::{Context, Result, ensure};
 use attest::TsmAttester;
 use protocol::Attester;
+use protocol::channel::Part;
 use protocol::evidence::{LogFormat, MAX_STATIC_CONFIG};
-use ratls::{QuoteLimits, QuoteQueue};
+use ratls::{Endpoint, QuoteLimits, QuoteQueue};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,9 +33,9 @@ pub struct PlatformArgs {
 }
 
 impl PlatformArgs {
-    /// The queue of quotes and the static configuration; `None` where this end is not to be attested. What the platform can't
-    /// show is told now, and not to the first peer.
-    pub fn attester(&self, json: bool) -> Result<Option<(QuoteQueue, Vec<u8>)>> {
+    /// The platform and the static configuration; `None` where this end is not to be attested. What the platform can't show
+    /// is told now, and not to the first peer.
+    pub fn attester(&self, json: bool) -> Result<Option<(Arc<TsmAttester>, Vec<u8>)>> {
         let Some(path) = &self.static_config else { return Ok(None) };
         let static_config = read(path)?;
         let len = static_config.len();
@@ -66,6 +67,11 @@ impl PlatformArgs {
                 false => eprintln!("SIMULATED platform: what this end proves is no proof of hardware"),
             }
         }
-        Ok(Some((QuoteQueue::new(Arc::new(attester), QuoteLimits::default()), static_config)))
+        Ok(Some((Arc::new(attester), static_config)))
     }
+}
+
+/// This machine's end of channels.
+pub fn endpoint(part: Part, attester: Arc<TsmAttester>, static_config: Vec<u8>) -> Endpoint {
+    Endpoint::attested(part, QuoteQueue::new(attester, QuoteLimits::default()), static_config)
 }

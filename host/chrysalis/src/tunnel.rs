@@ -7,13 +7,15 @@
 
 use crate::connect::refused;
 use crate::output::{Outcome, line};
-use crate::platform::PlatformArgs;
+use crate::platform::{PlatformArgs, endpoint};
 use crate::trust::Target;
 use crate::wanted::WantedArgs;
 use anyhow::{Context, Result, ensure};
-use client::tunnel::{Dialer, Event, Far, Report, near};
+use attest::TsmAttester;
+use client::tunnel::{Dialer, Event, Far, Report, near, weaker};
 use protocol::channel::Part;
 use ratls::session::End;
+use ratls::weak::WeakCertificate;
 use ratls::{Acceptor, Endpoint, Peer, Verifier, Wanted};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -57,6 +59,10 @@ pub struct ServeArgs {
     to: String,
     #[command(flatten)]
     platform: PlatformArgs,
+    /// Serves the service here too, over plain TLS whose certificate carries evidence (2.23.133.5.4.9). WEAKER: whoever has the
+    /// certificate's key is believed. For tools that know no attested channel; `dial` and `connect` refuse it.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "mutual")]
+    weaker_listen: Option<SocketAddr>,
     /// Lets in nobody but attested services, held against the options below; without it everybody is let in.
     #[arg(long)]
     mutual: bool,
@@ -64,6 +70,27 @@ pub struct ServeArgs {
     target: Target,
     #[command(flatten)]
     wanted: WantedArgs,
+}
+
+/// The same service behind a certificate with evidence inside, whose quote is made once, now.
+async fn weaker_end(
+    listen: SocketAddr,
+    attester: Arc<TsmAttester>,
+    service: String,
+    json: bool,
+) -> Result<impl Future<Output = ()> + Send> {
+    let made = tokio::task::spawn_blocking(move || WeakCertificate::make(attester.as_ref())).await?;
+    let acceptor = made.context("--weaker-listen: this machine's platform")?.acceptor(&[])?;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("--weaker-listen {listen}"))?;
+    let address = listener.local_addr()?;
+    match json {
+        true => line(&json!({ "event": "weaker_listening", "address": address }).to_string())?,
+        false => line(&format!(
+            "WEAKER: listening on {address} with evidence over a key, not over each connection"
+        ))?,
+    }
+    let report = report(json);
+    Ok(async move { weaker(listener, acceptor, &service, report).await })
 }
 
 /// Runs one end until it is killed.
@@ -84,7 +111,7 @@ async fn dial(args: &DialArgs, json: bool) -> Result<Outcome> {
     );
     let (address, verifier, wanted) = verifier(&args.target, &args.wanted, args.address.as_deref())?;
     let me = match args.platform.attester(json)? {
-        Some((quotes, static_config)) => Endpoint::attested(Part::Service, quotes, static_config),
+        Some((attester, static_config)) => endpoint(Part::Service, attester, static_config),
         None => Endpoint::anonymous(),
     };
     let listener =
@@ -101,10 +128,14 @@ async fn dial(args: &DialArgs, json: bool) -> Result<Outcome> {
 
 async fn serve(args: &ServeArgs, json: bool) -> Result<Outcome> {
     let platform = args.platform.attester(json)?;
-    let (quotes, static_config) = platform.context(
+    let (attester, static_config) = platform.context(
         "tunnel serve: give --static-config, the bytes that MRCONFIGID commits to; this end proves what it is",
     )?;
-    let me = Arc::new(Endpoint::attested(Part::Service, quotes, static_config));
+    if let Some(listen) = args.weaker_listen {
+        let weaker = weaker_end(listen, attester.clone(), args.to.clone(), json).await?;
+        tokio::spawn(weaker);
+    }
+    let me = Arc::new(endpoint(Part::Service, attester, static_config));
     let acceptor = Acceptor::new(me.clone()).context("an attested end can be connected to")?;
     let (acceptor, end) = match args.mutual {
         false => (acceptor.anonymous(), End::new(me)),

@@ -15,9 +15,11 @@
 mod far;
 mod near;
 mod pipe;
+mod weaker;
 
 pub use far::Far;
 pub use near::{Dialer, near};
+pub use weaker::weaker;
 
 use crate::ClientError;
 use hyper::StatusCode;
