@@ -152,3 +152,83 @@ async fn either_end_can_be_asked_again_on_the_living_connection() {
     let answer = me.answer(&near, &question.to_bytes()).await.unwrap();
     assert_eq!(of_proxy.judge(question, &far, &answer).unwrap().part(), Part::Proxy);
 }
+
+/// The io of an initiator, with a note of each change from sending to receiving.
+struct Tap {
+    io: DuplexStream,
+    sent_last: bool,
+    /// How often something was received after something was sent.
+    turns: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl tokio::io::AsyncRead for Tap {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = std::pin::Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before && std::mem::take(&mut self.sent_last) {
+            self.turns.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        polled
+    }
+}
+
+impl tokio::io::AsyncWrite for Tap {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.sent_last = true;
+        std::pin::Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn attestation_costs_one_round_trip_more_than_tls_one_way_and_mutual() {
+    let (proxy, worker) = worlds();
+    let one_way = open(end(&worker, Part::Worker));
+    let mutual = Arc::new(host(&worker, Part::Worker, &proxy, Part::Proxy));
+    let (client, dialling) = (Endpoint::anonymous(), end(&proxy, Part::Proxy));
+    for (acceptor, me) in [(one_way, client), (mutual, dialling)] {
+        let (io, far) = wire();
+        let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let tap = Tap { io, sent_last: false, turns: turns.clone() };
+        let count = move || turns.load(std::sync::atomic::Ordering::SeqCst);
+        let (verifier, wanted) = (worker.verifier(), Wanted::part(Part::Worker));
+        let serving = tokio::spawn(async move {
+            let (_, _, mut stream) = acceptor.accept(far).await.unwrap().into_parts();
+            let mut ping = [0; 4];
+            stream.read_exact(&mut ping).await.unwrap();
+            stream.write_all(&ping).await.unwrap();
+            stream.flush().await.unwrap();
+            stream
+        });
+        let attested = crate::connect(tap, &me, &verifier, &wanted).await.unwrap();
+        let (_, _, mut stream) = attested.into_parts();
+        // One for TLS, one for attestation: the first request leaves now.
+        assert_eq!(count(), 2, "{}", me.part());
+        stream.write_all(b"ping").await.unwrap();
+        stream.flush().await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!(count(), 3, "{}: the request's own", me.part());
+        drop(serving.await.unwrap());
+    }
+}
