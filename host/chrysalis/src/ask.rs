@@ -1,8 +1,8 @@
 //! `chrysalis embed` (also `ask`): verify a worker first, then send it text.
 
+use crate::connect::refused;
 use crate::output::{Outcome, facts};
 use crate::trust::Target;
-use crate::connect::refused;
 use anyhow::{Context, Result};
 use client::{Client, Embeddings};
 
@@ -24,8 +24,7 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let (endpoint, trust) = args.target.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let began = std::time::Instant::now();
-    let mut client = match runtime.block_on(Client::connect(&endpoint, &trust, args.target.at()))
-    {
+    let mut client = match runtime.block_on(Client::connect(&endpoint, &trust, args.target.at())) {
         Ok(client) => client,
         Err(error) => return refused(error, json),
     };
