@@ -14,7 +14,9 @@ mod search;
 mod terms;
 mod world;
 
+use protocol::channel::{self, pair_allowed};
 use search::{Attack, Explored, explore};
+use terms::Part;
 use terms::{Bound, Field, Without};
 use world::Scenario;
 
@@ -104,4 +106,94 @@ fn evidence_over_a_key_alone_is_kept_out_by_its_tag_even_if_nothing_else_were_bo
     let found = attack(1, &[&others[..], &[Field::Tag]].concat(), "domain");
     let (scenario, Attack { claim, trace }) = found.expect("without tags it is the same hash");
     println!("without Tag and {others:?}: {claim}\n  [{scenario}]\n  {}\n", trace.join("\n  "));
+}
+
+/// What the code binds, by the model's names. Does not compile when the code binds something else than this.
+fn bound(binding: &channel::Binding<'_>, challenge: &channel::Challenge) -> Vec<Field> {
+    let channel::Binding {
+        direction: _,
+        attester: _,
+        verifier: _,
+        exporter: _,
+        challenge: _,
+        attester_key: _,
+        verifier_key: _,
+        keys: _,
+        gpu: _,
+    } = binding;
+    // Release and GPU demand of a challenge are held against evidence, as the release and the GPU evidence are here; a
+    // solution is about load.
+    let channel::Challenge { nonce: _, from: _, wants: _, identity: _, release: _, gpu: _, solution: _ } =
+        challenge;
+    Field::ALL.into_iter().filter(|field| !matches!(field, Field::Release | Field::Accepted)).collect()
+}
+
+#[test]
+fn the_code_binds_what_the_model_binds() {
+    let keys = channel::ApplicationKeys::default();
+    let challenge = channel::Challenge {
+        nonce: [1; 32],
+        from: channel::Part::Client,
+        wants: channel::Part::Worker,
+        release: None,
+        identity: None,
+        gpu: channel::GpuDemand::None,
+        solution: None,
+    };
+    let digest = challenge.digest();
+    let binding = channel::Binding {
+        direction: channel::Direction::Responder,
+        attester: channel::Part::Worker,
+        verifier: channel::Part::Client,
+        exporter: &[2; 32],
+        challenge: &digest,
+        attester_key: b"attester",
+        verifier_key: b"",
+        keys: &keys,
+        gpu: None,
+    };
+    let other_digest = channel::Challenge { nonce: [9; 32], ..challenge.clone() }.digest();
+    let named = channel::ApplicationKey { name: "session".into(), key: vec![9] };
+    let other_keys = channel::ApplicationKeys::new(vec![named]).unwrap();
+    let shown = channel::GpuShown { envelope: vec![9], nonce: [9; 32], age_s: 9 };
+    let others = [
+        channel::Binding { direction: channel::Direction::Initiator, ..binding },
+        channel::Binding { attester: channel::Part::Proxy, ..binding },
+        channel::Binding { verifier: channel::Part::Proxy, ..binding },
+        channel::Binding { exporter: &[9; 32], ..binding },
+        channel::Binding { challenge: &other_digest, ..binding },
+        channel::Binding { attester_key: b"another", ..binding },
+        channel::Binding { verifier_key: b"another", ..binding },
+        channel::Binding { keys: &other_keys, ..binding },
+        channel::Binding { gpu: Some(&shown), ..binding },
+    ];
+    for other in &others {
+        assert_ne!(other.report_data(), binding.report_data(), "{other:?}");
+    }
+    // Those nine, with the challenge's four instead of its digest, and the tag.
+    assert_eq!(bound(&binding, &challenge).len(), others.len() - 1 + 4 + 1);
+}
+
+#[test]
+fn every_pair_of_parts_that_may_talk_is_in_a_scenario() {
+    let parts = [
+        (Part::Client, channel::Part::Client),
+        (Part::Proxy, channel::Part::Proxy),
+        (Part::Worker, channel::Part::Worker),
+        (Part::Service, channel::Part::Service),
+    ];
+    let dials = |from: Part, to: Part| {
+        let dialled = |end: &world::End| {
+            end.direction == terms::Direction::Initiator
+                && end.part == from
+                && end.wants.is_some_and(|wanted| wanted.part == to)
+        };
+        scenarios::all().iter().any(|scenario| scenario.ends.iter().any(dialled))
+    };
+    for (from, initiator) in parts {
+        for (to, responder) in parts {
+            let (allowed, covered) = (pair_allowed(initiator, responder), dials(from, to));
+            assert_eq!(allowed, covered, "{from:?} to {to:?}");
+        }
+    }
 }

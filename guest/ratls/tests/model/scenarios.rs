@@ -31,20 +31,22 @@ fn mutual(
     End { name, machine, direction, part: parts.0, wants, answers: vec![parts.1] }
 }
 
+fn clients_to(part: Part) -> Vec<End> {
+    vec![
+        client("client A", part, Some(RIGHT)),
+        client("client B", part, None),
+        one_way("the right one", RIGHT, part),
+        one_way("the attacker's own", HIS, part),
+    ]
+}
+
 /// The pairs, and one machine that is in two of them at once.
 pub fn all() -> Vec<Scenario> {
     use Direction::{Initiator, Responder};
     use Part::{Client, Proxy, Service, Worker};
     let ends: Vec<(&'static str, Vec<End>)> = vec![
-        (
-            "clients to proxies",
-            vec![
-                client("client A", Proxy, Some(RIGHT)),
-                client("client B", Proxy, None),
-                one_way("the right proxy", RIGHT, Proxy),
-                one_way("the attacker's proxy", HIS, Proxy),
-            ],
-        ),
+        ("clients to proxies", clients_to(Proxy)),
+        ("clients to services", clients_to(Service)),
         (
             "a proxy to workers",
             vec![
