@@ -53,6 +53,11 @@ pub fn address_of(account: &payment::Address) -> Address {
     Address::new(account.workchain, HashBytes(account.hash))
 }
 
+/// The block that a state was proven to, as the machines of `payment` take it.
+fn seen(account: &ProvenAccount) -> payment::view::Seen {
+    payment::view::Seen { seqno: account.block().seqno(), time: account.block().gen_utime() }
+}
+
 /// Code and first data of a contract.
 fn state_init(contract: &Contract, data: Cell) -> Result<StateInit, ContractError> {
     let code = Boc::decode(contract.boc()).map_err(|_| ContractError::Code(contract.name))?;

@@ -1,9 +1,10 @@
 //! ProxyPool: the operator's bond and a pot for each session (`pool.tolk`).
 
-use super::{ContractError, bare, body, expect, signed_cell, state_init};
+use super::{ContractError, bare, body, expect, seen, signed_cell, state_init};
 use crate::{Address, Arg, Cell, ProvenAccount};
 use num_bigint::BigInt;
 use payment::contracts::POOL;
+use payment::view::{PoolView, PotView};
 use payment::{Payout, Session, Signed, Surplus};
 use std::collections::BTreeMap;
 use tycho_types::cell::{CellBuilder, CellFamily as _, Store as _};
@@ -186,4 +187,17 @@ pub fn read_paid(account: &ProvenAccount, epoch: u32, worker: &Address) -> Resul
     let paid = values.next_u64()?;
     values.end()?;
     Ok(paid)
+}
+
+/// A pool's proven state as the machines of `payment` take it.
+///
+/// # Errors
+/// If it is no pool, or its values are out of range.
+pub fn view(account: &ProvenAccount) -> Result<PoolView, ContractError> {
+    let State { terms, epoch, pots, closed, .. } = read(account)?;
+    let pots = pots.into_iter().map(|(epoch, pot)| {
+        let Pot { key, closes_at, funded, spent, .. } = pot;
+        (epoch, PotView { key, closes_at, funded, spent })
+    });
+    Ok(PoolView { seen: seen(account), grace: terms.grace, epoch, pots: pots.collect(), closed })
 }

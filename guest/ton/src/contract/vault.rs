@@ -1,8 +1,9 @@
 //! ClientVault: one client's money for one pool (`vault.tolk`).
 
-use super::{ContractError, bare, body, expect, signed_cell, state_init};
+use super::{ContractError, account_of, bare, body, expect, seen, signed_cell, state_init};
 use crate::{Address, Cell, HashBytes, ProvenAccount};
 use payment::contracts::VAULT;
+use payment::view::VaultView;
 use payment::{Cap, Signed, Use};
 use tycho_types::cell::{CellBuilder, CellFamily as _, Store as _};
 use tycho_types::error::Error;
@@ -100,4 +101,14 @@ pub fn read(account: &ProvenAccount) -> Result<State, ContractError> {
     let closed = state.next_bool()?;
     state.end()?;
     Ok(State { terms, claimed, free, closes_at, closed })
+}
+
+/// A vault's proven state as the machines of `payment` take it.
+///
+/// # Errors
+/// If it is no vault, or its values are out of range.
+pub fn view(account: &ProvenAccount) -> Result<VaultView, ContractError> {
+    let State { terms, claimed, free, closes_at, closed } = read(account)?;
+    let (seen, pool) = (seen(account), account_of(&terms.pool));
+    Ok(VaultView { seen, client_key: terms.client_key, pool, claimed, free, closes_at, closed })
 }
