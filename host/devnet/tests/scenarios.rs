@@ -7,14 +7,14 @@ use common::start;
 use scenario::{play, scenarios};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use ton::forms::Bag;
+use ton::forms::{Bag, Faults};
 use ton::{Address, HashBytes, Ledger};
 
 #[tokio::test]
 async fn every_scenario_ends_as_it_is_written_here_and_on_the_official_emulator() {
     let mut played = Vec::new();
     for scenario in scenarios() {
-        played.push(play(&scenario).await);
+        played.push(play(&scenario, Faults::default()).await);
     }
     let transcript = serde_json::json!({ "config": config().await, "scenarios": played });
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity.json");
@@ -32,6 +32,17 @@ async fn every_scenario_ends_as_it_is_written_here_and_on_the_official_emulator(
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     eprint!("{said}");
+}
+
+#[tokio::test]
+async fn every_scenario_ends_the_same_over_doubled_delayed_and_shuffled_messages() {
+    for (seed, scenario) in (1..).zip(scenarios()) {
+        play(
+            &scenario,
+            Faults { duplicate_externals: 2, delay_blocks: 2, reorder: true, seed, ..Faults::default() },
+        )
+        .await;
+    }
 }
 
 /// The chain's configuration, proven, as the emulator takes it.

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use ton::contract::{account_of, pool, root, vault};
-use ton::forms::{Bag, Control};
+use ton::forms::{Bag, Control, Faults};
 use ton::wallet::{Wallet, sequence};
 use ton::{Address, Arg, Cell, Ledger, ProvenAccount, ProvenTransaction, changed, message};
 use tycho_types::models::StateInit;
@@ -33,8 +33,8 @@ pub struct Stage {
     events: Vec<Value>,
 }
 
-/// Plays a scenario and returns its transcript.
-pub async fn play(scenario: &Scenario) -> Value {
+/// Plays a scenario on a network with `faults` and returns its transcript.
+pub async fn play(scenario: &Scenario, faults: Faults) -> Value {
     let seed = Sha256::digest(&scenario.name)[0];
     let mut stage = Stage {
         local: start(seed).await,
@@ -42,6 +42,7 @@ pub async fn play(scenario: &Scenario) -> Value {
         contracts: BTreeMap::new(),
         events: Vec::new(),
     };
+    stage.local.order(Control::Faults(faults)).await;
     let faucet = genesis(seed).faucet().expect("a faucet");
     let (sender, init) = (faucet.address().clone(), faucet.state_init().clone());
     stage.wallets.insert("faucet".into(), faucet);
