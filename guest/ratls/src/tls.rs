@@ -17,7 +17,7 @@ use rustls::{
     ClientConfig, ConnectionCommon, DigitallySignedStruct, DistinguishedName, NamedGroup, ServerConfig,
     SignatureScheme,
 };
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The name in the certificate, never looked at: RFC 6761 keeps `invalid` out of the DNS.
 const NOBODY: &str = "chrysalis.invalid";
@@ -25,9 +25,11 @@ const NOBODY: &str = "chrysalis.invalid";
 /// aws-lc-rs with X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem) and nothing else: both ends are ours, so a connection that
 /// is recorded today can't be opened by a quantum computer later, and there is no group to downgrade to.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
-    Arc::new(provider)
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
+        Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    });
+    PROVIDER.clone()
 }
 
 /// 32 random bytes.

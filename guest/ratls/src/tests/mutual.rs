@@ -232,3 +232,78 @@ async fn attestation_costs_one_round_trip_more_than_tls_one_way_and_mutual() {
         drop(serving.await.unwrap());
     }
 }
+
+/// An initiator that is a proxy by its evidence, bound after `forge` has changed what is bound; what the responder says.
+async fn forged(
+    forge: impl FnOnce(Link, &mut Challenge) -> Link,
+    tamper: impl FnOnce(&mut Shown),
+) -> Result<(), AcceptError> {
+    let (proxy, worker) = worlds();
+    let acceptor = host(&worker, Part::Worker, &proxy, Part::Proxy);
+    let identity = tls::Identity::generate();
+    let (near, far) = wire();
+    let initiator = async {
+        let mut stream = bare_client(near, tls::client_config(Some(&identity)).unwrap()).await;
+        let facts = tls::facts(stream.get_ref().1).unwrap();
+        let own = Challenge::new([9; 32], Part::Proxy, Part::Worker).to_bytes();
+        frame::write(&mut stream, Step::Challenge, &own).await.unwrap();
+        let asked = frame::read(&mut stream, Step::Challenge, 512).await.unwrap();
+        frame::read(&mut stream, Step::Evidence, 1 << 20).await.unwrap();
+        let mut challenge = Challenge::from_bytes(&asked).unwrap();
+        let mine = End { part: Part::Proxy, key: identity.public_key.clone().into() };
+        let theirs = End { part: Part::Worker, key: facts.peer_key };
+        let link = forge(Link::new(facts.exporter, Direction::Initiator, mine, theirs), &mut challenge);
+        let keys = ApplicationKeys::default();
+        let leaf = link.report_data(Direction::Initiator, &challenge.digest(), &keys, None);
+        let mut shown = quoted(proxy.attester.as_ref(), PROXY, &leaf);
+        tamper(&mut shown);
+        frame::write(&mut stream, Step::Evidence, &shown.to_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 1]).await;
+    };
+    let accepting = async { acceptor.accept(far).await.map(drop) };
+    tokio::join!(accepting, initiator).0
+}
+
+#[tokio::test]
+async fn an_initiators_evidence_of_elsewhere_is_refused() {
+    forged(|link, _| link, |_| {}).await.unwrap();
+
+    let ends = |link: &Link| (link.part(), link.peer_part());
+    let other_key = |part| End { part, key: tls::Identity::generate().public_key.into() };
+    let refused = [
+        // Another connection,
+        forged(
+            |link, _| {
+                let ((mine, theirs), exporter) = (ends(&link), [1; 32]);
+                Link::new(exporter, Direction::Initiator, other_key(mine), other_key(theirs))
+            },
+            |_| {},
+        )
+        .await,
+        // ... other keys on this one: the initiator's certificate is not in the exporter,
+        forged(
+            |link, _| {
+                let ((mine, theirs), exporter) = (ends(&link), *link.exporter());
+                Link::new(exporter, Direction::Initiator, other_key(mine), other_key(theirs))
+            },
+            |_| {},
+        )
+        .await,
+        // ... an older challenge, ... and keys that were added.
+        forged(
+            |link, challenge| {
+                challenge.nonce[0] ^= 1;
+                link
+            },
+            |_| {},
+        )
+        .await,
+        forged(|link, _| link, |shown| shown.keys = keys(&[key("session", 1)])).await,
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        let refusal = error.refusal().unwrap_or_else(|| panic!("{error}"));
+        assert_eq!(refusal.reasons(), ["report_data"]);
+        assert!(error.is_peer_fault());
+    }
+}
