@@ -4,6 +4,7 @@ mod boot;
 mod evidence;
 mod firmware;
 mod gpu;
+mod ledger;
 mod wire;
 
 use crate::Target;
@@ -32,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     gpu::ENVELOPE,
     gpu::RIM,
     gpu::OCSP,
+    ledger::REPLY,
+    ledger::BAG,
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,

@@ -267,7 +267,11 @@ pub fn read_rules(account: &ProvenAccount) -> Result<(u8, u32, u8, u32), Contrac
     Ok((threshold, delay, owners, waiting))
 }
 
-fn parse_book(book: &Cell) -> Result<Book, Error> {
+/// Reads a book's cell, wherever it comes from.
+///
+/// # Errors
+/// If it is no book.
+pub fn parse_book(book: &Cell) -> Result<Book, Error> {
     let mut slice = book.as_slice()?;
     let version = slice.load_u32()?;
     let release_epoch = slice.load_u64()?;
