@@ -6,6 +6,7 @@
 //! explain.rs --+
 //! gpu.rs ------+
 //! appraisal.rs +
+//! vouchers.rs -+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
@@ -23,6 +24,7 @@ mod predict;
 mod report;
 mod sizes;
 mod stats;
+mod vouchers;
 
 use anyhow::Result;
 use clap::Parser;
@@ -83,6 +85,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.extend(explain::measure(&stage, &scratch)?);
     numbers.push(gpu::measure()?);
     numbers.extend(appraisal::measure()?);
+    numbers.push(vouchers::measure(&scratch)?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }
