@@ -337,6 +337,8 @@ fn builder(settings: &Settings) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
+        // Until the peer says how many it takes, which would refuse what is beyond: what an end of ours takes.
+        .initial_max_send_streams(settings.streams as usize)
         .max_header_list_size(settings.header_list)
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
