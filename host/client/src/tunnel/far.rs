@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// Connections from the network at one time, attested or about to be.
 const CONNECTIONS: usize = 256;
@@ -37,27 +38,35 @@ impl Far {
         Far { acceptor, end: end.with(settings()), service: service.into(), report }
     }
 
-    /// Takes connections until `stop` is true; those that are here are drained then.
+    /// Takes connections until `stop` is true, and returns when those that are here then were drained.
     pub async fn run(self, listener: TcpListener, stop: watch::Receiver<bool>) {
         let far = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut stopped = stop.clone();
+        let (mut stopped, mut hosted) = (stop.clone(), JoinSet::new());
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stopped.wait_for(|stop| *stop) => return,
+            let next = async {
+                // Only `close` makes acquiring fail, and nobody closes it.
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
+                // So that those who are gone are not kept in mind.
+                Some(_) = hosted.join_next() => continue,
+                _ = stopped.wait_for(|stop| *stop) => break,
             };
             let Ok((tcp, from)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let (far, stop) = (far.clone(), stop.clone());
-            tokio::spawn(async move {
+            hosted.spawn(async move {
                 far.host(tcp, from, stop).await;
                 drop(place);
             });
         }
+        drop(listener);
+        while hosted.join_next().await.is_some() {}
     }
 
     async fn host(self: Arc<Self>, tcp: TcpStream, from: SocketAddr, stop: watch::Receiver<bool>) {
