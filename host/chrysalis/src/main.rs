@@ -10,6 +10,7 @@ mod evidence_cmd;
 mod evidence_collateral;
 mod evidence_gpu;
 mod evidence_verify;
+mod follow;
 mod image;
 mod input;
 mod launch;

@@ -75,6 +75,17 @@ impl Target {
 
     /// Reads everything that is needed to appraise a peer.
     pub fn trust(&self) -> Result<Trust> {
+        let [policy_file, collateral, reference] = self.files()?;
+        let policy = policy(&policy_file)?;
+        let collateral =
+            Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
+        let reference =
+            Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
+        Ok(Trust::new(policy, collateral, reference))
+    }
+
+    /// Where policy, collateral and reference values are.
+    pub fn files(&self) -> Result<[PathBuf; 3]> {
         let run = self.run_file();
         let from_run = |field: fn(&Run) -> Option<PathBuf>| run.as_ref().ok().and_then(field);
         let pick = |given: &Option<PathBuf>, run_has: Option<PathBuf>, name: &str| {
@@ -83,14 +94,11 @@ impl Target {
                 Err(error) => format!("give --{name}, or --run with the folder of a launch ({error:#})"),
             })
         };
-        let policy = policy(&pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?)?;
-        let collateral = pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?;
-        let reference = pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?;
-        let collateral =
-            Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
-        let reference =
-            Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
-        Ok(Trust::new(policy, collateral, reference))
+        Ok([
+            pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?,
+            pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?,
+            pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?,
+        ])
     }
 
     /// The time of appraisal, in seconds since 1970.

@@ -6,6 +6,7 @@
 //! `serve` runs in the trust domain that it speaks for; `dial` runs anywhere, and with a platform of its own is attested in turn.
 
 use crate::connect::refused;
+use crate::follow::{Followed, follow};
 use crate::output::{Outcome, line};
 use crate::platform::{PlatformArgs, endpoint};
 use crate::trust::Target;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// The two ends.
@@ -93,7 +95,7 @@ async fn weaker_end(
     Ok(async move { weaker(listener, acceptor, &service, report).await })
 }
 
-/// Runs one end until it is killed.
+/// Runs one end until it is killed; the far end drains first, if it is told to stop.
 pub fn run(command: Command, json: bool) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
@@ -109,7 +111,7 @@ async fn dial(args: &DialArgs, json: bool) -> Result<Outcome> {
         "--listen {}: expected a loopback address: whoever reaches it is let through",
         args.listen
     );
-    let (address, verifier, wanted) = verifier(&args.target, &args.wanted, args.address.as_deref())?;
+    let (address, verifier, wanted) = verifier(&args.target, &args.wanted, args.address.as_deref(), json)?;
     let me = match args.platform.attester(json)? {
         Some((attester, static_config)) => endpoint(Part::Service, attester, static_config),
         None => Endpoint::anonymous(),
@@ -140,7 +142,7 @@ async fn serve(args: &ServeArgs, json: bool) -> Result<Outcome> {
     let (acceptor, end) = match args.mutual {
         false => (acceptor.anonymous(), End::new(me)),
         true => {
-            let (_, verifier, wanted) = verifier(&args.target, &args.wanted, Some(""))?;
+            let (_, verifier, wanted) = verifier(&args.target, &args.wanted, Some(""), json)?;
             let end = End::new(me).verifying(verifier.clone(), wanted.clone());
             (acceptor.attested(verifier, wanted), end)
         }
@@ -149,19 +151,52 @@ async fn serve(args: &ServeArgs, json: bool) -> Result<Outcome> {
         TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
     let who = if args.mutual { "attested services" } else { "everybody" };
     listening(&listener, &format!("{who}; the service is {}", args.to), json)?;
-    let (_stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let told = told_to_stop()?;
+    tokio::spawn(async move {
+        told.await;
+        stop.send_replace(true);
+    });
     Far::new(acceptor, end, &args.to, report(json)).run(listener, stopped).await;
     Ok(Outcome::Fine)
 }
 
+/// Ends when the process is told to, by SIGTERM or SIGINT.
+fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
 fn verifier(
     target: &Target,
-    wanted: &WantedArgs,
+    args: &WantedArgs,
     address: Option<&str>,
+    json: bool,
 ) -> Result<(String, Arc<Verifier>, Wanted)> {
     let (address, mut trust) = target.load_at(address)?;
-    let wanted = wanted.resolve(Part::Service, &mut trust)?;
-    Ok((address, Arc::new(Verifier::new(trust, target.clock())), wanted))
+    let wanted = args.resolve(Part::Service, &mut trust)?;
+    let verifier = Arc::new(Verifier::new(trust, target.clock()));
+    let following = follow(target.clone(), args.clone(), verifier.clone(), move |came| {
+        let (value, words) = match came {
+            Followed::Replaced => (
+                json!({ "event": "trust" }),
+                "policy, collateral or reference values changed, and count".into(),
+            ),
+            Followed::Kept(reason) => {
+                let words =
+                    format!("what changed does not read, so what counted before still does: {reason}");
+                (json!({ "event": "trust", "reason": reason }), words)
+            }
+        };
+        say(json, &value, &words);
+    });
+    tokio::spawn(following);
+    Ok((address, verifier, wanted))
 }
 
 fn listening(listener: &TcpListener, what: &str, json: bool) -> Result<()> {
@@ -176,12 +211,16 @@ fn listening(listener: &TcpListener, what: &str, json: bool) -> Result<()> {
 fn report(json: bool) -> Report {
     Arc::new(move |event| {
         let (value, words) = told(&event);
-        match json {
-            // Whoever reads no more needs no word.
-            true => drop(line(&value.to_string())),
-            false => eprintln!("{words}"),
-        }
+        say(json, &value, &words);
     })
+}
+
+fn say(json: bool, value: &Value, words: &str) {
+    match json {
+        // Whoever reads no more needs no word.
+        true => drop(line(&value.to_string())),
+        false => eprintln!("{words}"),
+    }
 }
 
 fn told(event: &Event<'_>) -> (Value, String) {

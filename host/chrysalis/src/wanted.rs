@@ -33,15 +33,21 @@ pub struct WantedArgs {
 }
 
 impl WantedArgs {
-    /// What is wanted of a peer of this part; a GPU demand puts what GPU evidence is held against into `trust`.
+    /// What is wanted of a peer of this part, with a trust that can judge it.
     pub fn resolve(&self, part: Part, trust: &mut Trust) -> Result<Wanted> {
         let release = self.release.as_deref().map(|text| release(text, &trust.reference)).transpose()?;
         let identity = self.identity.as_deref().map(identity).transpose()?;
         let gpu = self.gpu.as_deref().map_or(Ok(GpuDemand::None), demand)?;
-        if gpu != GpuDemand::None {
+        self.equip(trust)?;
+        Ok(Wanted { part, release, identity, gpu })
+    }
+
+    /// Puts what GPU evidence is held against into a trust, if any is demanded.
+    pub fn equip(&self, trust: &mut Trust) -> Result<()> {
+        if self.gpu.is_some() {
             trust.gpu = Some(self.gpu_trust(trust)?);
         }
-        Ok(Wanted { part, release, identity, gpu })
+        Ok(())
     }
 
     /// Always NVIDIA's roots, and `[gpu]` of the policy.

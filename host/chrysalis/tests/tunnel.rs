@@ -242,11 +242,17 @@ async fn an_http2_client_talks_to_a_server_through_two_processes() {
     // The far end dies: the next program is told so by a reset, and the near end says why.
     drop(far);
     near.told("ended").unwrap();
-    let mut tcp = TcpStream::connect(&near.address).await.unwrap();
-    let _ = tcp.write_all(b"hello").await;
-    assert_eq!(tcp.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(refused_by(&near.address).await, ErrorKind::ConnectionReset);
     // Streams that were open then were cut, and say so before.
     while !near.told("failed").unwrap()["reason"].as_str().unwrap().contains("cannot connect") {}
+}
+
+/// How an entrance breaks off a program that it can't carry; that may be before the program knows that it is connected.
+async fn refused_by(address: &str) -> ErrorKind {
+    match TcpStream::connect(address).await {
+        Ok(mut tcp) => tcp.read(&mut [0]).await.unwrap_err().kind(),
+        Err(error) => error.kind(),
+    }
 }
 
 /// The same with a client that others wrote.
@@ -322,6 +328,59 @@ fn connect_shows_checks_registers_and_channel_of_a_live_peer() {
     for part in ["ACCEPTED: SIMULATED", "mrtd ", "rtmr3 ", "X25519MLKEM768", &digest, "appraisal"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_taken_out_of_the_reference_values_loses_its_tunnel_and_gets_it_back() {
+    let machine = Machine::start();
+    let far = serve(&machine, &http2_server().await, &[]);
+    let named = ["--release".into(), "simulated release".into()];
+    let mut near = End::start(&["dial", &far.address], &[machine.trusted(), named.to_vec()]).unwrap();
+    http2_requests(&near.address).await;
+    let listed = fs::read(machine.path("reference.json")).unwrap();
+
+    fs::write(machine.path("reference.json"), "half of a fi").unwrap();
+    assert!(near.told("trust").unwrap()["reason"].as_str().unwrap().contains("reference.json"));
+    http2_requests(&near.address).await;
+
+    let mut revoked = Reference::parse(&listed).unwrap();
+    revoked.releases[0].name = "the next release".into();
+    revoked.releases[0].rtmr2 = revoked.releases[0].rtmr1;
+    fs::write(machine.path("reference.json"), serde_json::to_vec(&revoked).unwrap()).unwrap();
+    assert!(near.told("trust").unwrap()["reason"].is_null());
+    let ended = near.told("ended").unwrap();
+    assert!(ended["reason"].as_str().unwrap().contains("no longer trusted"), "{ended}");
+    assert_eq!(refused_by(&near.address).await, ErrorKind::ConnectionReset);
+
+    fs::write(machine.path("reference.json"), listed).unwrap();
+    near.told("trust").unwrap();
+    http2_requests(&near.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_far_end_that_is_told_to_stop_finishes_what_is_under_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = listener.local_addr().unwrap().to_string();
+    let machine = Machine::start();
+    let mut far = serve(&machine, &service, &[]);
+    let near = End::start(&["dial", &far.address], &[machine.trusted()]).unwrap();
+    let mut program = TcpStream::connect(&near.address).await.unwrap();
+    program.write_all(b"question").await.unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    served.read_exact(&mut [0; 8]).await.unwrap();
+    let killed = Command::new("kill").args(["-TERM", &far.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    // It takes nobody any more, and still brings the answer.
+    while TcpStream::connect(&far.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    served.write_all(b"answer").await.unwrap();
+    drop(served);
+    let mut answer = String::new();
+    program.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "answer");
+    drop(program);
+    assert_eq!(far.child.wait().unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
