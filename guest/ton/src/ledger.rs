@@ -77,6 +77,9 @@ pub enum LedgerError {
     /// The server can't be reached, or does not speak as it should.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// There is nobody to ask.
+    #[error("no server is configured; name at least one")]
+    NoServer,
     /// The server said no.
     #[error("the server refused: {0}")]
     Refused(String),
@@ -109,7 +112,7 @@ impl LedgerError {
     pub fn is_peer_fault(&self) -> bool {
         match self {
             LedgerError::Link(error) => error.is_peer_fault(),
-            LedgerError::Refused(_) | LedgerError::Message { .. } => false,
+            LedgerError::NoServer | LedgerError::Refused(_) | LedgerError::Message { .. } => false,
             LedgerError::Answer { .. } | LedgerError::Proof(_) => true,
             LedgerError::Trust(error) => match error {
                 // A server may be slow to hear of a block; that alone is no lie.

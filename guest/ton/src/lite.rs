@@ -1,15 +1,21 @@
-//! The ledger over one server: asks, checks, and believes what is proven.
+//! The ledger over servers: asks, checks, and believes what is proven.
+//!
+//! One server that is honest and up to date is enough. All are asked for their head, and one trust judges every head, so that
+//! two signed ones with one number raise the alarm whoever sent them. Everything else is asked of one after the other until
+//! an answer holds. A broadcast goes to all.
 
 use crate::forms::{Bag, Info, Question, Reply, SignedBlock};
 use crate::ledger::{Answer, Ledger, LedgerError, ProvenAccount, ProvenBlock};
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::transaction::ProvenTransaction;
 use crate::trust::{Network, Trust, TrustError};
-use crate::{Address, Cell, proof};
+use crate::{Address, Cell, HashBytes, proof};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tycho_types::boc::Boc;
 use tycho_types::models::{BlockchainConfigParams, MsgType};
 use tycho_types::prelude::Load as _;
@@ -21,9 +27,12 @@ const TRANSACTIONS_LIMIT: usize = 256;
 /// Longest that a server is asked to wait at once.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A proof-checking client of one server.
+/// How long a slow server is waited for once another one has given a head.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A proof-checking client.
 pub struct LiteClient {
-    link: Link,
+    links: Vec<Arc<Link>>,
     network: Network,
     trust: Mutex<Trust>,
     /// The last configuration, by the number of the key block that it came with.
@@ -33,8 +42,13 @@ pub struct LiteClient {
 impl LiteClient {
     /// A client of the server at `server`, for the pinned `network`. Nothing is asked yet.
     pub fn new(server: SocketAddr, network: Network) -> Self {
+        Self::of_several(&[server], network)
+    }
+
+    /// A client of several servers, for the pinned `network`. Without any, every question ends as unreachable.
+    pub fn of_several(servers: &[SocketAddr], network: Network) -> Self {
         LiteClient {
-            link: Link::to(server),
+            links: servers.iter().map(|server| Arc::new(Link::to(*server))).collect(),
             network,
             trust: Mutex::new(Trust::new(network)),
             config: Mutex::new(None),
@@ -52,15 +66,52 @@ impl LiteClient {
         }
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, LedgerError> {
-        Ok(self.link.ask(question, Duration::ZERO).await?)
+    /// Asks one server after the other until `check` holds an answer for good; else the first error.
+    async fn ask<T>(
+        &self,
+        question: &Question,
+        check: impl Fn(Reply) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut first = None;
+        for link in &self.links {
+            let reply = link.ask(question, Duration::ZERO).await.map_err(LedgerError::from);
+            match reply.and_then(&check) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(LedgerError::NoServer))
     }
 
+    /// The newest head of all servers, waiting up to `within` for one above `seqno`.
     async fn newest(&self, seqno: u32, within: Duration) -> Result<ProvenBlock, LedgerError> {
-        let wait = within.min(WAIT_LIMIT);
-        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         self.learn_validators().await?;
-        match self.link.ask(&Question::Head { seqno, wait_ms }, wait).await? {
+        let wait = within.min(WAIT_LIMIT);
+        let question = Question::Head { seqno, wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) };
+        let mut asked = JoinSet::new();
+        for link in &self.links {
+            let (link, question) = (link.clone(), question.clone());
+            asked.spawn(async move { link.ask(&question, wait).await });
+        }
+        let (mut newest, mut first) = (None::<ProvenBlock>, None);
+        loop {
+            let next = match &newest {
+                None => asked.join_next().await,
+                // Whoever waits for a newer block has it; the others get a moment, for their heads are compared.
+                Some(_) => timeout(GRACE, asked.join_next()).await.unwrap_or_default(),
+            };
+            let Some(Ok(reply)) = next else { break };
+            match self.judge(reply).await {
+                Ok(block) => newest = newest.filter(|had| had.seqno() > block.seqno()).or(Some(block)),
+                Err(error @ LedgerError::Trust(TrustError::Fork(_))) => return Err(error),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        newest.ok_or_else(|| first.unwrap_or(LedgerError::NoServer))
+    }
+
+    async fn judge(&self, reply: Result<Reply, LinkError>) -> Result<ProvenBlock, LedgerError> {
+        match reply? {
             Reply::Head(block) => self.accept(&block).await,
             other => Err(unexpected("the head", &other)),
         }
@@ -79,10 +130,20 @@ impl LiteClient {
         if self.trust.lock().await.knows_validators() {
             return Ok(());
         }
-        match self.ask(&Question::Validators).await? {
-            Reply::Validators(bag) => Ok(self.trust.lock().await.learn_validators(&bag)?),
+        let learnt = self.ask(&Question::Validators, |reply| match reply {
+            Reply::Validators(bag) => {
+                let mut trust = Trust::new(self.network);
+                trust.learn_validators(&bag)?;
+                Ok(trust)
+            }
             other => Err(unexpected("validators", &other)),
+        });
+        let learnt = learnt.await?;
+        let mut trust = self.trust.lock().await;
+        if !trust.knows_validators() {
+            *trust = learnt;
         }
+        Ok(())
     }
 
     /// The configuration at a block: it changes in key blocks only.
@@ -93,10 +154,12 @@ impl LiteClient {
         {
             return Ok(config.clone());
         }
-        let config = match self.ask(&Question::Config { block: *block.id() }).await? {
-            Reply::Config(info) => Arc::new(proof::config(&info, block.state_root())?),
-            other => return Err(unexpected("the configuration", &other)),
-        };
+        let question = Question::Config { block: *block.id() };
+        let config = self.ask(&question, |reply| match reply {
+            Reply::Config(info) => Ok(Arc::new(proof::config(&info, block.state_root())?)),
+            other => Err(unexpected("the configuration", &other)),
+        });
+        let config = config.await?;
         *kept = Some((block.key_block(), config.clone()));
         Ok(config)
     }
@@ -104,13 +167,12 @@ impl LiteClient {
     async fn account_at(&self, block: ProvenBlock, address: &Address) -> Result<ProvenAccount, LedgerError> {
         let config = self.config_at(&block).await?;
         let question = Question::Account { block: *block.id(), address: address.clone() };
-        match self.ask(&question).await? {
-            Reply::Account(answer) => {
-                let found = proof::account(&answer, address, block.state_root())?;
-                Ok(ProvenAccount::new(block, config, address.clone(), found))
-            }
+        let found = self.ask(&question, |reply| match reply {
+            Reply::Account(answer) => Ok(proof::account(&answer, address, block.state_root())?),
             other => Err(unexpected("an account", &other)),
-        }
+        });
+        let found = found.await?;
+        Ok(ProvenAccount::new(block, config, address.clone(), found))
     }
 
     async fn chained(
@@ -125,35 +187,54 @@ impl LiteClient {
         while lt > since_lt && out.len() < at_most {
             let count = u32::try_from(at_most - out.len()).unwrap_or(u32::MAX);
             let question = Question::Transactions { address: of.address().clone(), lt, count };
-            let bags = match self.ask(&question).await? {
-                Reply::Transactions(bags) if !bags.is_empty() => bags,
-                Reply::Transactions(_) => {
-                    return Err(LedgerError::Refused(format!(
-                        "it has no transaction {lt} of {}",
-                        of.address()
-                    )));
+            let some = self.ask(&question, |reply| match reply {
+                Reply::Transactions(bags) if bags.is_empty() => {
+                    Err(LedgerError::Refused(format!("it has no transaction {lt} of {}", of.address())))
                 }
-                other => return Err(unexpected("transactions", &other)),
-            };
-            for bag in bags.iter().take(at_most - out.len()) {
-                if lt <= since_lt {
-                    break;
-                }
-                let transaction = ProvenTransaction::read(&bag.0, &hash)?;
-                (hash, lt) = transaction.previous;
-                out.push(transaction);
-            }
+                Reply::Transactions(bags) => read_chain(&bags, (hash, lt), since_lt, at_most - out.len()),
+                other => Err(unexpected("transactions", &other)),
+            });
+            let some = some.await?;
+            // At least one was read, for `lt` is later than what is wanted.
+            (hash, lt) = some.last().map_or((hash, 0), |oldest| oldest.previous);
+            out.extend(some);
         }
         Ok(out)
     }
 
     async fn broadcast(&self, message: &Cell) -> Result<(), LedgerError> {
         sendable(message)?;
-        match self.ask(&Question::Send { message: Bag(message.clone()) }).await? {
-            Reply::Sent => Ok(()),
-            other => Err(unexpected("a broadcast", &other)),
+        let question = Question::Send { message: Bag(message.clone()) };
+        let (mut taken, mut first) = (false, None);
+        for link in &self.links {
+            match link.ask(&question, Duration::ZERO).await {
+                Ok(Reply::Sent) => taken = true,
+                Ok(other) => first = first.or(Some(unexpected("a broadcast", &other))),
+                Err(error) => first = first.or(Some(error.into())),
+            }
         }
+        if taken { Ok(()) } else { Err(first.unwrap_or(LedgerError::NoServer)) }
     }
+}
+
+/// Reads transactions that are chained to `newest` (hash and logical time), newest first.
+fn read_chain(
+    bags: &[Bag],
+    newest: (HashBytes, u64),
+    since_lt: u64,
+    at_most: usize,
+) -> Result<Vec<ProvenTransaction>, LedgerError> {
+    let (mut hash, mut lt) = newest;
+    let mut out = Vec::new();
+    for bag in bags.iter().take(at_most) {
+        if lt <= since_lt {
+            break;
+        }
+        let transaction = ProvenTransaction::read(&bag.0, &hash)?;
+        (hash, lt) = transaction.previous;
+        out.push(transaction);
+    }
+    Ok(out)
 }
 
 impl Ledger for LiteClient {

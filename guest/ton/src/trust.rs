@@ -39,10 +39,12 @@ pub enum TrustError {
     #[error(transparent)]
     Proof(#[from] ProofError),
     /// The block is of another network or another chain.
-    #[error("block {id}: {what} is {found}, expected {expected}; the server follows another network")]
+    #[error(
+        "masterchain block {seqno}: {what} is {found}, expected {expected}; the server follows another network"
+    )]
     Network {
-        /// The block.
-        id: BlockId,
+        /// The block's number.
+        seqno: u32,
         /// What differs.
         what: &'static str,
         /// What it is.
@@ -52,21 +54,21 @@ pub enum TrustError {
     },
     /// Too few validators signed.
     #[error(
-        "block {id}: validators of weight {signed} out of {total} signed it, expected more than two thirds"
+        "masterchain block {seqno}: validators of weight {signed} out of {total} signed it, expected more than two thirds"
     )]
     Signatures {
-        /// The block.
-        id: BlockId,
+        /// The block's number.
+        seqno: u32,
         /// Weight of the valid signatures.
         signed: u64,
         /// Weight of all validators of the session.
         total: u64,
     },
     /// A signature is wrong, doubled, or of nobody known.
-    #[error("block {id}: the signature of node {node} is {what}")]
+    #[error("masterchain block {seqno}: the signature of node {node} is {what}")]
     Signature {
-        /// The block.
-        id: BlockId,
+        /// The block's number.
+        seqno: u32,
         /// Whose.
         node: HashBytes,
         /// What is wrong with it.
@@ -155,8 +157,12 @@ impl Trust {
     }
 
     fn of_this_network(&self, id: &BlockId, header: &Header) -> Result<(), TrustError> {
-        let differs =
-            |what, found: String, expected: String| TrustError::Network { id: *id, what, found, expected };
+        let differs = |what, found: String, expected: String| TrustError::Network {
+            seqno: id.seqno,
+            what,
+            found,
+            expected,
+        };
         if header.global_id != self.network.global_id {
             let (found, expected) = (header.global_id.to_string(), self.network.global_id.to_string());
             return Err(differs("the network's number", found, expected));
@@ -169,19 +175,19 @@ impl Trust {
 
     /// More than two thirds of the session's weight signed the block.
     fn signed(&self, block: &SignedBlock, header: &Header) -> Result<(), TrustError> {
-        let id = block.id;
-        let none = TrustError::Signatures { id, signed: 0, total: 0 };
+        let (id, seqno) = (block.id, block.id.seqno);
+        let none = TrustError::Signatures { seqno, signed: 0, total: 0 };
         let Some((set, catchain)) = &self.validators else { return Err(none) };
         let session = set.compute_mc_subset(header.catchain_seqno, catchain.shuffle_mc_validators);
         let Some((validators, hash)) = session else { return Err(none) };
         if hash != header.validators_hash {
             let (found, expected) = (format!("{:08x}", header.validators_hash), format!("{hash:08x}"));
-            return Err(TrustError::Network { id, what: "the validators' hash", found, expected });
+            return Err(TrustError::Network { seqno, what: "the validators' hash", found, expected });
         }
         let message = Block::build_data_for_sign(&id);
         let (mut signed, mut seen) = (0u128, HashSet::new());
         for signature in &block.signatures {
-            let wrong = |what| TrustError::Signature { id, node: signature.node, what };
+            let wrong = |what| TrustError::Signature { seqno, node: signature.node, what };
             let validator = validators.iter().find(|v| short_id(v) == signature.node);
             let validator = validator.ok_or_else(|| wrong("of no validator of this session"))?;
             if !seen.insert(signature.node) {
@@ -200,7 +206,7 @@ impl Trust {
             return Ok(());
         }
         let narrow = |weight: u128| u64::try_from(weight).unwrap_or(u64::MAX);
-        Err(TrustError::Signatures { id, signed: narrow(signed), total: narrow(total) })
+        Err(TrustError::Signatures { seqno, signed: narrow(signed), total: narrow(total) })
     }
 }
 

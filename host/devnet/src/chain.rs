@@ -442,7 +442,7 @@ impl Chain {
 
     fn snapshot(&self, block: &BlockId) -> Result<&Snapshot, ChainError> {
         let found = self.recent.iter().rev().find(|snapshot| snapshot.signed.id == *block);
-        found.ok_or_else(|| ChainError::Gone(*block))
+        found.ok_or(ChainError::Gone(block.seqno))
     }
 
     /// An account's state at a recent masterchain block, with its proof.

@@ -22,8 +22,6 @@ pub use node::{Facts, Node};
 pub use server::serve;
 pub use store::{Store, StoreError};
 
-use tycho_types::models::BlockId;
-
 /// What every output calls this chain.
 pub const WHAT: &str = "LOCAL TEST CHAIN";
 
@@ -49,8 +47,8 @@ pub enum ChainError {
     #[error("the message can't be taken: {0}")]
     Message(String),
     /// A question about a state that is no longer kept.
-    #[error("block {0} is not among the recent ones; ask for the head anew")]
-    Gone(BlockId),
+    #[error("masterchain block {0} is not among the recent ones; ask for the head anew")]
+    Gone(u32),
     /// The validator set is malformed.
     #[error("the masterchain's state has no validators")]
     Validators,

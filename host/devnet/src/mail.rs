@@ -76,7 +76,7 @@ impl Mail {
     }
 
     /// Shuffles, but leaves messages between the same two accounts in their order.
-    fn shuffle(&mut self, letters: &mut Vec<Letter>) {
+    fn shuffle(&mut self, letters: &mut [Letter]) {
         for last in (1..letters.len()).rev() {
             let other = usize::try_from(self.draw(last as u64 + 1)).unwrap_or(0);
             letters.swap(last, other);

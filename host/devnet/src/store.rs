@@ -27,6 +27,8 @@ const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
 const IDLE: TableDefinition<'_, u32, ()> = TableDefinition::new("idle");
 /// Blocks without transactions that are kept.
 const IDLE_KEPT: u32 = 2_000;
+/// Keys and values of a table.
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 /// Version of this form.
 const SCHEMA: u32 = 1;
 
@@ -42,7 +44,7 @@ pub enum StoreError {
         what: &'static str,
         /// What failed.
         #[source]
-        source: redb::Error,
+        source: Box<redb::Error>,
     },
     /// What is there is damaged, or of another version.
     #[error("{}: {what}; remove the folder to begin a new chain", .path.display())]
@@ -95,13 +97,16 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("chain.redb");
         let database = Database::create(&path);
-        let database =
-            database.map_err(|e| StoreError::Io { path: path.clone(), what: "opening", source: e.into() })?;
+        let database = database.map_err(|e| StoreError::Io {
+            path: path.clone(),
+            what: "opening",
+            source: Box::new(e.into()),
+        })?;
         Ok(Store { path, database })
     }
 
     fn io<E: Into<redb::Error>>(&self, what: &'static str) -> impl FnOnce(E) -> StoreError + '_ {
-        move |error| StoreError::Io { path: self.path.clone(), what, source: error.into() }
+        move |error| StoreError::Io { path: self.path.clone(), what, source: Box::new(error.into()) }
     }
 
     fn damaged(&self, what: impl ToString) -> StoreError {
@@ -240,7 +245,7 @@ impl Store {
         Ok(table.get(name)?.map(|bytes| bytes.value().to_vec()))
     }
 
-    fn all(&self, table: TableDefinition<'_, &[u8], &[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+    fn all(&self, table: TableDefinition<'_, &[u8], &[u8]>) -> Result<Entries, redb::Error> {
         let table = self.database.begin_read()?.open_table(table)?;
         let entries = table.iter()?.map(|entry| {
             let (key, value) = entry?;

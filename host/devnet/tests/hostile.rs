@@ -186,17 +186,8 @@ async fn a_configuration_with_a_hole_is_refused() {
 
 #[tokio::test]
 async fn a_server_that_does_not_speak_the_protocol_is_at_fault() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     for garbage in [&b"\xff\xff\xff\xff"[..], b"\x00\x00\x00\x02{}", b"\x00\x00\x00\x04\xff\xfe\xfd\xfc"] {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut some = [0; 64];
-                let _ = stream.read(&mut some).await;
-                let _ = stream.write_all(garbage).await;
-            }
-        });
+        let at = parrot(garbage).await;
         let network = *devnet::Chain::new(common::genesis(1)).unwrap().network();
         let error = LiteClient::new(at, network).head().await.unwrap_err();
         assert!(error.is_peer_fault(), "{error}");
@@ -211,4 +202,69 @@ async fn a_server_that_is_away_is_no_liar() {
     let network = *devnet::Chain::new(common::genesis(1)).unwrap().network();
     let error = LiteClient::new(at, network).head().await.unwrap_err();
     assert!(!error.is_peer_fault() && error.to_string().contains("is the chain running"), "{error}");
+}
+
+/// A server that answers every question with the same bytes.
+async fn parrot(said: &'static [u8]) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut some = [0; 64];
+            let _ = stream.read(&mut some).await;
+            let _ = stream.write_all(said).await;
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn one_honest_server_among_liars_and_absent_ones_is_enough() {
+    let (honest, foreign) = (start(61).await, start(62).await);
+    let wallet = honest.wallet(11, 10_000_000_000).await;
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let servers = [gone, parrot(b"\x00\x00\x00\x02{}").await, foreign.at, honest.at];
+    let client = LiteClient::of_several(&servers, honest.network);
+    let before = client.account(wallet.address()).await.unwrap();
+    assert_eq!(before.balance(), 10_000_000_000);
+    let transfer = wallet.transfer(0, u32::MAX, &[pay(&before.address().clone(), 1, false)]).unwrap();
+    client.send(&transfer).await.unwrap();
+    honest.settle().await;
+    let after = client.account(wallet.address()).await.unwrap();
+    assert!(after.last_lt() > before.last_lt());
+    assert_eq!(client.transactions(&after, before.last_lt(), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn two_servers_with_two_signed_heads_of_one_number_raise_the_alarm() {
+    let (one, other) = (start(63).await, start(63).await);
+    one.wallet(11, 1).await;
+    other.wallet(12, 2).await;
+    for local in [&one, &other] {
+        while local.client.head().await.unwrap().seqno() < 20 {
+            local.order(Control::Produce { blocks: 1 }).await;
+        }
+    }
+    for servers in [[one.at, other.at], [other.at, one.at]] {
+        let error = LiteClient::of_several(&servers, one.network).head().await.unwrap_err();
+        assert!(error.is_peer_fault() && error.to_string().contains("ALARM"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_lags_holds_nobody_back() {
+    let (fresh, stale) = (start(64).await, start(64).await);
+    fresh.order(Control::Produce { blocks: 5 }).await;
+    for servers in [[fresh.at, stale.at], [stale.at, fresh.at]] {
+        let head = LiteClient::of_several(&servers, fresh.network).head().await.unwrap();
+        assert_eq!(head.seqno(), 6);
+    }
+}
+
+#[tokio::test]
+async fn without_a_server_nothing_is_known() {
+    let network = *devnet::Chain::new(common::genesis(1)).unwrap().network();
+    let error = LiteClient::of_several(&[], network).head().await.unwrap_err();
+    assert!(!error.is_peer_fault() && error.to_string().contains("no server"), "{error}");
 }
