@@ -22,7 +22,20 @@ struct Chain {
 
 impl Chain {
     fn start(dir: &Path, port: u16, block_ms: u32) -> Chain {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chrysalis-devnet"));
+        Chain::run(Command::new(env!("CARGO_BIN_EXE_chrysalis-devnet")), dir, port, block_ms)
+    }
+
+    /// A chain whose files may not grow beyond `kib`, as on a disk that is full.
+    fn start_on_a_small_disk(dir: &Path, kib: u32) -> Chain {
+        let mut shell = Command::new("sh");
+        // The signal would kill it; ignored, writing fails as it does on a full disk. POSIX counts in 512 bytes.
+        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2)]);
+        shell.arg(env!("CARGO_BIN_EXE_chrysalis-devnet"));
+        shell.stderr(Stdio::piped());
+        Chain::run(shell, dir, 0, 0)
+    }
+
+    fn run(mut command: Command, dir: &Path, port: u16, block_ms: u32) -> Chain {
         command.arg("--dir").arg(dir).args(["--listen", &format!("127.0.0.1:{port}"), "--json"]);
         let child = command.args(["--block-ms", &block_ms.to_string()]).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("the chain starts");
@@ -88,6 +101,42 @@ async fn a_chain_killed_at_any_moment_is_whole_and_never_behind_what_it_showed()
     let paid = client.account(bob.address()).await.expect("a proven account").balance() / TON;
     let sent = sequence(&client.account(alice.address()).await.unwrap()).unwrap();
     assert!(paid >= u128::from(sent).saturating_sub(1), "{sent} transfers, {paid} paid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_the_chain_and_loses_no_block_that_was_shown() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut chain = Chain::start_on_a_small_disk(dir.path(), 4096);
+    let client = LiteClient::new(chain.at, chain.network);
+    let link = Link::to(chain.at);
+    let mut shown = 0;
+    'until_full: for round in 0..200u8 {
+        for number in 0..=255u8 {
+            let mut account = [round; 32];
+            account[1] = number;
+            let address = ton::Address::new(0, ton::HashBytes(account));
+            let pay = Question::Control(Control::Faucet { address, amount: 1_000_000 });
+            if link.ask(&pay, Duration::ZERO).await.is_err() {
+                break 'until_full;
+            }
+        }
+        match link.ask(&Question::Control(Control::Produce { blocks: 1 }), Duration::ZERO).await {
+            Ok(Reply::Done(_)) => shown = client.head().await.expect("a proven head").seqno(),
+            _ => break,
+        }
+    }
+    let ended = chain.child.wait().expect("it ends");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut chain.child.stderr.take().expect("its errors"), &mut said)
+        .expect("text");
+    assert!(!ended.success() && said.contains("or the disk full?"), "{ended}: {said}");
+    assert!(shown > 1, "the disk was too small for anything");
+    let chain = Chain::start(dir.path(), 0, 0);
+    let client = LiteClient::new(chain.at, chain.network);
+    assert!(client.head().await.expect("a proven head").seqno() >= shown);
+    let facts = chain.order(Control::Produce { blocks: 1 }).await;
+    let total = ["coins", "fees"].map(|what| facts[what].as_str().unwrap().parse::<u128>().unwrap());
+    assert_eq!(total.iter().sum::<u128>(), devnet::FAUCET_BALANCE, "{facts}");
 }
 
 fn refused(dir: &Path, listen: &str) -> Output {
