@@ -7,6 +7,7 @@
 //! gpu.rs ------+
 //! appraisal.rs +
 //! vouchers.rs -+
+//! channel.rs --+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
@@ -17,6 +18,7 @@
 
 mod appraisal;
 mod boot;
+mod channel;
 mod explain;
 mod gpu;
 mod machine;
@@ -32,6 +34,10 @@ use e2e::Stage;
 use report::{Limit, Number, Report, Unit};
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// Counts the heap of idle sessions, by end; threads that belong to no end are not counted.
+#[global_allocator]
+static ALLOCATOR: channel::counting::Counting = channel::counting::Counting;
 
 /// Seconds that a warm rebuild may take.
 const REBUILD_LIMIT: f64 = 90.0;
@@ -86,6 +92,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.push(gpu::measure()?);
     numbers.extend(appraisal::measure()?);
     numbers.push(vouchers::measure(&scratch)?);
+    numbers.extend(channel::measure()?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }

@@ -10,6 +10,9 @@ pub enum Unit {
     /// 1,000,000 bytes.
     #[serde(rename = "MB")]
     Megabytes,
+    /// 1,024 bytes.
+    #[serde(rename = "KiB")]
+    Kibibytes,
     /// Seconds.
     #[serde(rename = "s")]
     Seconds,
@@ -25,6 +28,7 @@ impl Unit {
     fn show(self, value: f64) -> String {
         match self {
             Unit::Megabytes => format!("{value:.1} MB"),
+            Unit::Kibibytes => format!("{value:.1} KiB"),
             Unit::Seconds => format!("{value:.1} s"),
             Unit::Milliseconds => format!("{value:.1} ms"),
             Unit::Microseconds => format!("{value:.1} us"),
