@@ -8,7 +8,7 @@ use client::ClientError;
 use evidence::{Verdict, gpu::GpuVerdict};
 use measure::Registers;
 use measure::wire::{Evidence, LogFormat};
-use protocol::channel::Part;
+use protocol::channel::{Part, Refuse};
 use ratls::{Attested, ChannelError, ConnectError, Endpoint, Refusal, Verifier};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -179,12 +179,24 @@ fn show(address: String, part: Part, seen: Seen, json: bool) -> Result<Outcome> 
             print(&Shown { verdict, channel, gpu, refused }, json)?;
             Ok(Outcome::Mismatch)
         }
-        Err(ConnectError::Channel(error @ (ChannelError::Refused { .. } | ChannelError::Weaker { .. }))) => {
+        Err(ConnectError::Channel(error)) if is_no(&error) => {
             let refused = Some(error.to_string());
             print(&Shown { verdict: None, channel, gpu: None, refused }, json)?;
             Ok(Outcome::Mismatch)
         }
         Err(error) => bail!(ClientError::from_connect(&channel.address, error)),
+    }
+}
+
+/// Whether this says that the peer is not what was wanted, as opposed to that it, or the network, can't tell now.
+fn is_no(error: &ChannelError) -> bool {
+    match error {
+        ChannelError::Weaker { .. } => true,
+        ChannelError::Refused { reason, .. } => match reason {
+            Refuse::Part | Refuse::Identity | Refuse::Gpu | Refuse::Evidence => true,
+            Refuse::Busy | Refuse::Admission | Refuse::Platform | Refuse::Protocol => false,
+        },
+        _ => false,
     }
 }
 

@@ -323,6 +323,12 @@ fn connect_shows_checks_registers_and_channel_of_a_live_peer() {
         assert!(value["channel"]["milliseconds"][timing].as_f64().unwrap() > 0.0, "{timing}");
     }
 
+    // By its other name, as scripts know it.
+    let verify = ["verify", "--part", "service", "--endpoint", &far.address];
+    let verified =
+        Command::new(env!("CARGO_BIN_EXE_chrysalis")).args(verify).args(machine.trusted()).output();
+    assert_eq!(verified.unwrap().status.code(), Some(0));
+
     let output = connect(&far.address, &machine, &["--release", "simulated release"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["ACCEPTED: SIMULATED", "mrtd ", "rtmr3 ", "X25519MLKEM768", &digest, "appraisal"] {
