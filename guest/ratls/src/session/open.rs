@@ -180,38 +180,53 @@ impl Line {
     {
         let _renewals = Aborted(tokio::spawn(renewals(self.clone())));
         let mut over = pin!(self.guard.over(stop));
-        let mut drained = false;
-        let reason = loop {
+        let (reason, cut) = loop {
             // At rest, and before the first request.
-            let Some(mut lease) = wire.lend() else { break Reason::Closed };
+            let Some(mut lease) = wire.lend() else { break (Reason::Closed, 0) };
             tokio::select! {
-                reason = over.as_mut() => break reason,
-                wanted = self.wanted() => if !wanted { break Reason::Stopped },
+                reason = over.as_mut() => break (reason, 0),
+                wanted = self.wanted() => if !wanted { break (Reason::Stopped, 0) },
                 // The peer has nothing to say before we wake: it is gone, or it breaks the protocol.
-                heard = lease.hears() => break heard.map_or_else(|e| Reason::Broken(e.into()), |_| Reason::Closed),
+                heard = lease.hears() => match heard {
+                    Ok(_) => break (Reason::Closed, self.activity.streams()),
+                    Err(error) => break (Reason::Broken(error.into()), self.activity.streams()),
+                },
             }
-            let woken = tokio::select! {
-                reason = over.as_mut() => break reason,
-                woken = builder(&self.guard.settings).handshake(lease) => woken,
-            };
-            let (sender, awake) = match woken {
-                Ok(woken) => woken,
-                Err(error) => break Reason::Broken(error.into()),
-            };
-            let mut awake = Box::pin(awake);
-            let turn = tokio::select! {
-                turn = self.turn(&mut awake, sender) => turn,
-                reason = over.as_mut() => Turn::Ended(reason),
-            };
-            if let Turn::Ended(reason) = turn {
-                drained = self.drain(awake, reason.grace(&self.guard.settings)).await;
-                break reason;
+            // In a box, so that a session at rest has no room for what only one that is awake needs.
+            if let Some(ended) = Box::pin(self.awake(lease, over.as_mut())).await {
+                break ended;
             }
         };
         self.phase.send_replace(Phase::Over);
-        let cut = if drained { 0 } else { self.activity.streams() };
         wire.close().await;
         Ended { reason, cut }
+    }
+
+    /// One HTTP/2 connection; `None` once it rests, else why the session ends and how many streams are open still.
+    async fn awake<S>(
+        &self,
+        lease: Lease<S>,
+        mut over: Pin<&mut impl Future<Output = Reason>>,
+    ) -> Option<(Reason, usize)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let woken = tokio::select! {
+            reason = over.as_mut() => return Some((reason, self.activity.streams())),
+            woken = builder(&self.guard.settings).handshake(lease) => woken,
+        };
+        let (sender, awake) = match woken {
+            Ok(woken) => woken,
+            Err(error) => return Some((Reason::Broken(error.into()), self.activity.streams())),
+        };
+        let mut awake = Box::pin(awake);
+        let turn = tokio::select! {
+            turn = self.turn(&mut awake, sender) => turn,
+            reason = over.as_mut() => Turn::Ended(reason),
+        };
+        let Turn::Ended(reason) = turn else { return None };
+        let drained = self.drain(awake, reason.grace(&self.guard.settings)).await;
+        Some((reason, if drained { 0 } else { self.activity.streams() }))
     }
 
     /// Returns when there is a request to send; `false` if there is nobody left to send one.
@@ -376,10 +391,11 @@ async fn renewals(line: Arc<Line>) {
     let pause = overdue.saturating_sub(renew) / 10;
     loop {
         sleep(renew).await;
-        while line.guard.verifies() && !within(line.verify()).await {
+        // In boxes, for the many minutes in between.
+        while line.guard.verifies() && !Box::pin(within(line.verify())).await {
             sleep(pause).await;
         }
-        while line.guard.link.part().is_attested() && !within(line.show()).await {
+        while line.guard.link.part().is_attested() && !Box::pin(within(line.show())).await {
             sleep(pause).await;
         }
     }

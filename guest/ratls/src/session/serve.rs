@@ -66,7 +66,6 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let settings = &shared.guard.settings;
     let mut over = pin!(shared.guard.over(stop));
     loop {
         // At rest, and before the first request: nothing of HTTP/2 is kept until a byte comes.
@@ -79,20 +78,42 @@ where
                 Err(error) => return (Reason::Broken(error.into()), 0),
             },
         }
-        shared.activity.resting.store(false, Ordering::SeqCst);
-        let fronted = Fronted { service: service.clone(), shared: shared.clone() };
-        let mut awake = Box::pin(builder(settings).serve_connection(TokioIo::new(lease), fronted));
-        let reason = tokio::select! {
-            turn = turn(&mut awake, shared) => match turn {
-                Turn::Rests => continue,
-                Turn::Ended(reason) => return (reason, shared.activity.streams()),
-            },
-            reason = over.as_mut() => reason,
-        };
-        awake.as_mut().graceful_shutdown();
-        let finished = tokio::time::timeout(reason.grace(settings), awake.as_mut()).await;
-        return (reason, if finished.is_ok() { 0 } else { shared.activity.streams() });
+        // In a box, so that a session at rest has no room for what only one that is awake needs.
+        if let Some(ended) = Box::pin(awake(lease, shared, service.clone(), over.as_mut())).await {
+            return ended;
+        }
     }
+}
+
+/// One HTTP/2 connection; `None` once it rests, else why the session ends and how many streams are open still.
+async fn awake<S, Svc, B>(
+    lease: Lease<S>,
+    shared: &Arc<Shared>,
+    service: Svc,
+    mut over: Pin<&mut impl Future<Output = Reason>>,
+) -> Option<(Reason, usize)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Svc: Service<Request<Incoming>, Response = hyper::Response<B>> + Send + 'static,
+    Svc::Future: Send + 'static,
+    Svc::Error: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let settings = &shared.guard.settings;
+    shared.activity.resting.store(false, Ordering::SeqCst);
+    let fronted = Fronted { service, shared: shared.clone() };
+    let mut awake = Box::pin(builder(settings).serve_connection(TokioIo::new(lease), fronted));
+    let reason = tokio::select! {
+        turn = turn(&mut awake, shared) => match turn {
+            Turn::Rests => return None,
+            Turn::Ended(reason) => return Some((reason, shared.activity.streams())),
+        },
+        reason = over.as_mut() => reason,
+    };
+    awake.as_mut().graceful_shutdown();
+    let finished = tokio::time::timeout(reason.grace(settings), awake.as_mut()).await;
+    Some((reason, if finished.is_ok() { 0 } else { shared.activity.streams() }))
 }
 
 fn builder(settings: &Settings) -> Builder<TokioExecutor> {
