@@ -219,18 +219,23 @@ impl Draft {
 
 /// The difference of two states: cells that are new, and where old ones stay.
 fn difference(old: &Cell, new: &Cell) -> Result<MerkleUpdate, ChainError> {
-    let mut known = HashSet::new();
-    collect(old.as_ref(), &mut known);
+    let known = changed(old.as_ref(), new.as_ref());
     Ok(MerkleUpdate::create(old.as_ref(), new.as_ref(), known).build()?)
 }
 
-fn collect(cell: &DynCell, known: &mut HashSet<HashBytes>) {
-    let mut waiting = vec![cell];
-    while let Some(cell) = waiting.pop() {
-        if known.insert(*cell.repr_hash()) {
-            waiting.extend(cell.references());
+/// Old cells down to where both trees are the same. Costs what changed, not what there is. Where a subtree moved to another
+/// place it may be taken for new, which makes the difference longer and not wrong.
+fn changed(old: &DynCell, new: &DynCell) -> HashSet<HashBytes> {
+    let mut known = HashSet::new();
+    let mut waiting = vec![(old, Some(new))];
+    while let Some((old, new)) = waiting.pop() {
+        let same = new.is_some_and(|new| new.repr_hash() == old.repr_hash());
+        if known.insert(*old.repr_hash()) && !same {
+            let others = (0..).map(|place| new.and_then(|new| new.reference(place)));
+            waiting.extend(old.references().zip(others));
         }
     }
+    known
 }
 
 #[cfg(test)]
@@ -243,8 +248,8 @@ mod tests {
     #[test]
     fn a_block_carries_the_difference_of_its_states_and_every_transaction() {
         let mut chain = Chain::new(Genesis { seed: [3; 32], time: 4_000_000_000 }).unwrap();
-        for round in 0..5u8 {
-            chain.pay(Address::new(0, HashBytes([round; 32])), 1_000_000_000);
+        for round in 0..40u8 {
+            chain.pay(Address::new(0, HashBytes([round.wrapping_mul(89) % 32; 32])), 1_000_000_000);
             let before = [chain.base.root.clone(), chain.master.root.clone()];
             let produced = chain.produce(4_000_000_000 + u32::from(round) * 1000).unwrap();
             let after = [&chain.base.root, &chain.master.root];

@@ -185,11 +185,15 @@ impl Stage {
         let until = before.block().gen_utime() + 600;
         let transfer = wallet.transfer(seqno, until, messages).expect("a transfer");
         self.local.client.send(&transfer).await.expect("the chain takes it");
-        let time = self.local.settle().await["time"].clone();
+        let fees =
+            |facts: &Value| facts["fees"].as_str().and_then(|fees| fees.parse::<u64>().ok()).unwrap_or(0);
+        let before_fees = fees(&self.local.order(Control::Facts).await);
+        let facts = self.local.settle().await;
+        let (time, cost) = (facts["time"].clone(), fees(&facts) - before_fees);
         let done =
             changed(&self.local.client, wallet.address(), before.last_lt(), Duration::from_secs(5)).await;
         assert!(done.expect("a proven account").is_some(), "the wallet of {by} did not act");
-        self.events.push(json!({ "now": time, "message": Bag(transfer) }));
+        self.events.push(json!({ "now": time, "message": Bag(transfer), "fees": cost }));
     }
 
     async fn account(&self, address: &Address) -> ProvenAccount {
