@@ -160,7 +160,10 @@ impl Keeper {
         match outcome {
             Ok(()) => {
                 (self.trouble, self.failures) = (None, 0);
-                self.due = at.monotonic + interval;
+                // Well before the end, where that is near.
+                let left = self.held.as_ref().map_or(0, |held| held.valid_until().saturating_sub(now));
+                let half = Duration::from_secs(left / 2).max(FIRST_WAIT);
+                self.due = at.monotonic + interval.min(half);
             }
             Err(error) => {
                 let since = self.trouble.as_ref().map_or(now, |(since, _)| *since);

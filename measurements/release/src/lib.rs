@@ -27,6 +27,8 @@ mod mirror;
 pub mod name;
 pub mod publish;
 mod refresher;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 mod statement;
 mod store;
 mod tuf;

@@ -1,13 +1,20 @@
 //! What was verified, kept in a folder: the floor below which nothing is taken after a restart, and a copy to start from.
 //!
-//! The folder has the layout of a publication, and what is read from it is verified like everything from a mirror. So it
-//! adds no trust: whoever can write here can make it forget (see docs/decisions/0032), never believe.
+//! ```text
+//! FOLDER/kept/metadata/...  FOLDER/kept/targets/...    a publication's own layout, one version of it
+//! ```
+//! What is older is removed, so it is a folder inside the one that was given: a publication given by mistake loses nothing.
+//! What is read from it is verified like everything from a mirror. So it adds no trust: whoever can write here can make it
+//! forget (see docs/decisions/0032), never believe.
 
 use crate::mirror::Folder;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+/// The folder inside.
+const KEPT: &str = "kept";
 
 /// Why the store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +35,7 @@ pub struct Store {
 impl Store {
     /// Opens the folder, making it where it is missing.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let folder = folder.into();
+        let folder = folder.into().join(KEPT);
         for part in ["metadata", "targets"] {
             let path = folder.join(part);
             fs::create_dir_all(&path).map_err(|source| StoreError { path, source })?;

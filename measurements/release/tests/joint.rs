@@ -156,10 +156,15 @@ fn deprecated_old_and_outdated_releases_follow_the_settings() {
     anchor.accept_deprecated = false;
     assert!(why(&verify(&publisher, &anchor)).contains("deprecated"));
     anchor.accept_deprecated = true;
+    let mut document = document(&old, State::Active);
+    document.valid_from = evidence::show_time(T0 + DAY);
+    document.valid_until = evidence::show_time(T0 + 200 * DAY);
     publisher.lives = Lives([300 * DAY; 3]);
-    publisher.publish(Vec::new());
-    let late = try_verify(&publisher, &anchor, T0 + 201 * DAY).unwrap();
-    assert!(why(&late).contains("its validity ended"));
+    publisher.publish(vec![(old.id().unwrap().target(name::RELEASE), document.to_bytes().unwrap())]);
+    let at = |passed| try_verify(&publisher, &anchor, T0 + passed).unwrap();
+    assert!(why(&at(DAY - 1)).contains("valid from"));
+    assert_eq!(at(DAY).releases().len(), 1);
+    assert!(why(&at(200 * DAY)).contains("its validity ended"));
 }
 
 #[test]

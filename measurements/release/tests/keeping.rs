@@ -126,7 +126,7 @@ fn a_damaged_store_is_told_and_not_believed() {
     publisher.release([0, 1, 0], &REBUILDERS);
     let anchor = anchor(&publisher, 2);
     keeper(&publisher, anchor.clone(), store(), at(0)).refresh(at(0));
-    let path = folder.path().join("metadata/timestamp.json");
+    let path = folder.path().join("kept/metadata/timestamp.json");
     let text = std::fs::read_to_string(&path).unwrap().replace("\"version\":2", "\"version\":9");
     std::fs::write(&path, text).unwrap();
     publisher.set_gone(true);
@@ -192,6 +192,29 @@ fn what_is_known_is_not_fetched_again() {
     assert!(fetched(&publisher) > 9);
     keeper.refresh(at(HOUR));
     assert_eq!(fetched(&publisher), 4, "a root that is not there, timestamp, snapshot, targets");
+}
+
+#[test]
+fn a_short_lived_timestamp_is_renewed_well_before_its_end() {
+    let mut publisher = Publisher::new();
+    publisher.lives = Lives([DAY, DAY, 600]);
+    publisher.release([0, 1, 0], &REBUILDERS);
+    let mut keeper = keeper(&publisher, anchor(&publisher, 2), None, at(0));
+    keeper.refresh(at(0));
+    assert_eq!(keeper.due(at(0)), Duration::from_secs(300));
+}
+
+#[test]
+fn a_publication_given_as_the_store_loses_nothing() {
+    let mut publisher = Publisher::new();
+    publisher.release([0, 1, 0], &REBUILDERS);
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("metadata/1.targets.json");
+    std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+    std::fs::write(&old, publisher.get("metadata/1.targets.json")).unwrap();
+    let store = Some(Store::open(folder.path()).unwrap());
+    keeper(&publisher, anchor(&publisher, 2), store, at(0)).refresh(at(0));
+    assert!(old.exists());
 }
 
 #[test]
