@@ -5,6 +5,7 @@ mod evidence;
 mod firmware;
 mod gpu;
 mod ledger;
+mod release;
 mod wire;
 
 use crate::Target;
@@ -35,6 +36,13 @@ pub const TARGETS: &[Target] = &[
     gpu::OCSP,
     ledger::REPLY,
     ledger::BAG,
+    release::MEASUREMENTS,
+    release::DOCUMENT,
+    release::STATEMENT,
+    release::PAYLOAD,
+    release::ROOT,
+    release::TARGETS,
+    release::ANCHOR,
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,
