@@ -8,6 +8,7 @@
 //! appraisal.rs +
 //! vouchers.rs -+
 //! channel.rs --+
+//! release.rs --+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
@@ -23,6 +24,7 @@ mod explain;
 mod gpu;
 mod machine;
 mod predict;
+mod release;
 mod report;
 mod sizes;
 mod stats;
@@ -93,6 +95,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.extend(appraisal::measure()?);
     numbers.push(vouchers::measure(&scratch)?);
     numbers.extend(channel::measure()?);
+    numbers.extend(release::measure(&scratch)?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }
