@@ -18,6 +18,7 @@ mod measure_cmd;
 mod model;
 mod online;
 mod output;
+mod provenance;
 mod platform;
 mod release_cmd;
 mod trust;
@@ -54,6 +55,8 @@ enum Command {
     /// Make, sign, publish, revoke and verify what the world pins.
     #[command(subcommand)]
     Release(release_cmd::Command),
+    /// Say which package or crates put a file into an image.
+    Provenance(provenance::Args),
     /// Boot an image and report its progress.
     Launch(launch::Args),
     /// Connect to a live peer and print the whole verdict on it.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Measure(command) => measure_cmd::run(command, json),
         Command::Evidence(command) => evidence_cmd::run(command, json),
         Command::Release(command) => release_cmd::run(command, json),
+        Command::Provenance(args) => provenance::run(&args, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),

@@ -18,7 +18,7 @@ mod keys;
 mod publish;
 mod revoke;
 mod rotate;
-mod sbom;
+pub mod sbom;
 mod sign;
 mod verify;
 

@@ -242,3 +242,67 @@ fn no_command_shows_a_private_key() {
     let said = story.fails(&["publish", "--repo", "repo", "--timestamp-key", "keys/timestamp.pem"]);
     assert!(said.contains("keys/timestamp.pem") && !said.contains(&secret), "{said}");
 }
+
+/// A build that `release draft` takes: small files that measure like real ones.
+fn build(folder: &Path, commit: Option<&str>) {
+    std::fs::create_dir_all(folder).unwrap();
+    let files = ["disk.raw", "uki.efi", "kernel", "initrd", "root.erofs", "root.verity", "manifest.json"];
+    let listed = files.map(|file| {
+        let bytes = if file == "uki.efi" { measure::samples::uki(b"console=ttyS0") } else { b"[]".to_vec() };
+        std::fs::write(folder.join(file), &bytes).unwrap();
+        serde_json::json!({ "name": file, "sha256": Digest256::of(&bytes), "size": bytes.len() })
+    });
+    let hash = "ab".repeat(32);
+    let artifacts = serde_json::json!({
+        "schema": 1, "profile": "worker", "roothash": hash, "cmdline": "console=ttyS0", "kernel": "6.12",
+        "toolchain": "rustc", "packages_lock": hash, "tools_lock": hash, "commit": commit, "inputs": hash,
+        "files": listed,
+    });
+    std::fs::write(folder.join("artifacts.json"), artifacts.to_string()).unwrap();
+}
+
+#[test]
+fn two_drafts_of_one_build_are_equal_and_predict_every_machine() {
+    let story = Story { dir: tempfile::tempdir().unwrap() };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let locks =
+        [root.join("Cargo.lock"), root.join("image/packages.lock")].map(|lock| lock.display().to_string());
+    let firmware = measure::samples::tdx(Some(2), b" initrd=initrd", b"etc/boot/\0", b"ui");
+    std::fs::write(story.path("OVMF.fd"), firmware).unwrap();
+    for (file, vcpus) in [("a.toml", 2), ("b.toml", 4)] {
+        let text = format!("schema = 1\nvcpus = {vcpus}\nmemory_mib = 4096\n");
+        std::fs::write(story.path(file), text).unwrap();
+    }
+    build(&story.path("clean"), Some("0123456789abcdef0123456789abcdef01234567"));
+    build(&story.path("dirty"), None);
+    let draft = |build: &str, out: &str| {
+        let args = ["draft", "--build", build, "--version", "0.1.0", "--firmware", "OVMF.fd", "--out", out];
+        let shapes = ["--shape", "a.toml", "--shape", "b.toml"];
+        let locks = ["--cargo-lock", &locks[0], "--packages-lock", &locks[1]];
+        story.run(&[&args[..], &shapes, &locks].concat())
+    };
+    for out in ["one", "two"] {
+        let output = draft("clean", out);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let machines = said["machines"].as_array().unwrap();
+        assert_eq!(machines.len(), 2);
+        assert_ne!(machines[0]["registers"]["rtmr0"], machines[1]["registers"]["rtmr0"], "the shapes differ");
+        assert_eq!(
+            machines[0]["registers"]["rtmr2"], machines[1]["registers"]["rtmr2"],
+            "the kernel image does not"
+        );
+    }
+    for file in ["worker-0.1.0.measurements.json", "worker-0.1.0.sbom.json"] {
+        let read = |folder: &str| std::fs::read(story.path(folder).join(file)).unwrap();
+        assert!(read("one") == read("two"), "{file}");
+    }
+    let said = |output: Output| {
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(said(draft("dirty", "three")).contains("commit them and build again"));
+    assert!(said(draft("clean", "one")).contains("give a new folder"));
+    std::fs::write(story.path("clean/kernel"), "another").unwrap();
+    assert!(said(draft("clean", "four")).contains("kernel"), "a file that is not what the build says");
+}

@@ -20,8 +20,8 @@ pub struct Args {
     /// Folder of a draft: release, measurements, bill of materials, statements.
     #[arg(long)]
     draft: Option<PathBuf>,
-    /// A rebuilder's statement; repeat for several.
-    #[arg(long)]
+    /// Rebuilders' statements.
+    #[arg(long, num_args = 1..)]
     statement: Vec<PathBuf>,
     /// The next root, signed by enough holders.
     #[arg(long)]

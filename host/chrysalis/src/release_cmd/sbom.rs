@@ -10,7 +10,7 @@ use builder::lock::Lock;
 use evidence::show_time;
 use measure::Digest256;
 use release::ReleaseId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,6 +29,17 @@ struct Crate {
     dependencies: Vec<String>,
 }
 
+/// A crate as the lock pins it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CrateId {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// SHA-256 of its archive; none for crates of this source.
+    pub checksum: Option<String>,
+}
+
 /// Crates whose programs are in an image.
 fn programs(profile: Profile) -> &'static [&'static str] {
     match profile {
@@ -40,12 +51,8 @@ fn programs(profile: Profile) -> &'static [&'static str] {
 /// The document's bytes.
 pub fn spdx(id: &ReleaseId, profile: Profile, packages: &Path, crates: &Path) -> Result<Vec<u8>> {
     let lock = Lock::load(packages)?;
-    let text = String::from_utf8(read(crates)?).with_context(|| format!("{}: not text", crates.display()))?;
-    let cargo: CargoLock = toml::from_str(&text).with_context(|| format!("{}", crates.display()))?;
     let mut listed: Vec<Value> = lock.packages.iter().map(debian).collect();
-    let reached = reached(&cargo, programs(profile));
-    ensure!(!reached.is_empty(), "{}: none of the guest's programs in it", crates.display());
-    listed.extend(reached.into_iter().map(of_crate));
+    listed.extend(self::crates(crates, programs(profile))?.iter().map(of_crate));
     let contains = |package: &Value| json!({ "spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": package["SPDXID"] });
     let relationships: Vec<_> = listed.iter().map(contains).collect();
     let namespace = Digest256::of(&serde_json::to_vec(&listed)?);
@@ -62,13 +69,28 @@ pub fn spdx(id: &ReleaseId, profile: Profile, packages: &Path, crates: &Path) ->
     Ok(serde_json::to_vec(&document)?)
 }
 
+/// Everything that these crates of ours reach in a `Cargo.lock`, themselves included.
+pub fn crates(lock: &Path, programs: &[&str]) -> Result<Vec<CrateId>> {
+    let shown = lock.display();
+    let text = String::from_utf8(read(lock)?).with_context(|| format!("{shown}: not text"))?;
+    let cargo: CargoLock = toml::from_str(&text).with_context(|| format!("{shown}"))?;
+    let reached = reached(&cargo, programs);
+    ensure!(!reached.is_empty(), "{shown}: none of {} in it", programs.join(", "));
+    let id = |package: &Crate| CrateId {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        checksum: package.checksum.clone(),
+    };
+    Ok(reached.into_iter().map(id).collect())
+}
+
 fn debian(package: &builder::lock::Package) -> Value {
     let version = package.version.replace(':', "%3A").replace('+', "%2B").replace('~', "%7E");
     let url = format!("pkg:deb/debian/{}@{version}?arch={}", package.name, package.arch);
     entry("deb", &package.name, &package.version, Some(&package.sha256), &url)
 }
 
-fn of_crate(package: &Crate) -> Value {
+fn of_crate(package: &CrateId) -> Value {
     let url = format!("pkg:cargo/{}@{}", package.name, package.version.replace('+', "%2B"));
     entry("crate", &package.name, &package.version, package.checksum.as_deref(), &url)
 }
