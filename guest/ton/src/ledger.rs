@@ -19,7 +19,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + S
 ///
 /// About liveness: a proven block is *genuine*, not *fresh*; whoever controls the network can show an old head for ever. The
 /// one proof that a head is young is that its state shows something that did not exist before: register a key made at this
-/// boot, and wait with [`changed`] until the proven account has it. Until then [`ProvenBlock::gen_utime`] is a lower bound of
+/// boot, and wait with [`shown`] until the proven account has it. Until then [`ProvenBlock::gen_utime`] is a lower bound of
 /// the present and nothing more.
 pub trait Ledger: Send + Sync {
     /// The pinned network.
@@ -57,11 +57,28 @@ pub async fn changed(
     since_lt: u64,
     within: Duration,
 ) -> Result<Option<ProvenAccount>, LedgerError> {
+    let later = |account: &ProvenAccount| (account.last_lt() > since_lt).then(|| account.clone());
+    shown(ledger, address, within, later).await
+}
+
+/// Waits until an account's proven state shows something, up to `within`; `None`: it didn't in that time.
+///
+/// With something that did not exist before this boot, such as a key, this is the proof that the chain that is shown is
+/// alive: see [`Ledger`].
+///
+/// # Errors
+/// See [`LedgerError`].
+pub async fn shown<T: Send>(
+    ledger: &dyn Ledger,
+    address: &Address,
+    within: Duration,
+    what: impl Fn(&ProvenAccount) -> Option<T> + Send + Sync,
+) -> Result<Option<T>, LedgerError> {
     let until = Instant::now() + within;
     loop {
         let account = ledger.account(address).await?;
-        if account.last_lt() > since_lt {
-            return Ok(Some(account));
+        if let Some(found) = what(&account) {
+            return Ok(Some(found));
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

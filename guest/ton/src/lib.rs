@@ -32,7 +32,7 @@ mod trust;
 pub mod wallet;
 
 pub use get::{Arg, GetError, Values};
-pub use ledger::{Answer, Ledger, LedgerError, ProvenAccount, ProvenBlock, changed};
+pub use ledger::{Answer, Ledger, LedgerError, ProvenAccount, ProvenBlock, changed, shown};
 pub use link::{FRAME_LIMIT, Link, read_frame, write_frame};
 pub use lite::LiteClient;
 pub use transaction::ProvenTransaction;

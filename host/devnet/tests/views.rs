@@ -124,3 +124,34 @@ async fn a_root_says_what_its_owners_put_into_the_book() {
     let book = root::read_book(&account).unwrap();
     assert!(book.models.is_empty() && book.proxies.is_empty());
 }
+
+#[tokio::test]
+async fn a_key_of_this_boot_in_the_pool_shows_that_the_head_is_young_and_an_old_chain_cannot() {
+    use std::time::Duration;
+    // The same chain twice: one goes on, the other is an old picture of it, genuine and signed.
+    let (alive, old) = (start(54).await, start(54).await);
+    let owner = Wallet::from_seed(&[11; 32], alive.network.global_id).unwrap();
+    let terms = pool::Terms { owner: owner.address().clone(), salt: 7, grace: 7200 };
+    let mut pool_at = None;
+    for chain in [&alive, &old] {
+        chain.wallet(11, 100_000_000_000).await;
+        pool_at = Some(deploy(chain, &owner, terms.state_init().unwrap(), 10 * TON).await);
+    }
+    let address = pool_at.unwrap();
+    let fresh = SecretKey::from_seed(&[77; 32]);
+    let key = fresh.public().to_bytes();
+    let session = Session {
+        global_id: alive.network.global_id,
+        pool: account_of(&address),
+        epoch: 1,
+        key,
+        valid_until: BEGIN + 1000,
+    };
+    call(&alive, &owner, &address, pool::register(&fresh.sign(session), 0).unwrap()).await;
+    old.order(Control::Produce { blocks: 3 }).await;
+    let ours =
+        |account: &ProvenAccount| pool::view(account).ok()?.current().filter(|pot| pot.key == key).copied();
+    let within = Duration::from_millis(300);
+    assert!(ton::shown(&alive.client, &address, within, ours).await.unwrap().is_some());
+    assert!(ton::shown(&old.client, &address, within, ours).await.unwrap().is_none());
+}
