@@ -91,7 +91,7 @@ impl Acceptor {
         self
     }
 
-    /// Lets initiators in that say they are of the wanted part, and prove it to this verifier.
+    /// Lets initiators in that say they are of the wanted part, and prove it to this verifier. One rule a part: the first counts.
     #[must_use]
     pub fn attested(mut self, verifier: Arc<Verifier>, wanted: Wanted) -> Self {
         self.attested.push((verifier, wanted));
