@@ -62,8 +62,9 @@ impl Drop for Held {
     }
 }
 
-/// The stream, while nobody has it.
-type Place<S> = Mutex<Option<ChannelStream<S>>>;
+/// The stream, while nobody has it. In a box, since it is lent and given back, and each place it can be at would have room
+/// for it.
+type Place<S> = Mutex<Option<Box<ChannelStream<S>>>>;
 
 /// Lends the stream.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ pub(super) struct Wire<S> {
 
 impl<S> Wire<S> {
     pub(super) fn new(stream: ChannelStream<S>, activity: Arc<Activity>) -> Self {
-        Wire { place: Arc::new(Mutex::new(Some(stream))), activity }
+        Wire { place: Arc::new(Mutex::new(Some(Box::new(stream)))), activity }
     }
 
     /// The stream; `None` while somebody has it.
@@ -98,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 /// The stream, with whoever has it; goes back when dropped.
 #[derive(Debug)]
 pub(super) struct Lease<S> {
-    stream: Option<ChannelStream<S>>,
+    stream: Option<Box<ChannelStream<S>>>,
     /// A byte that was read to learn that the peer is awake.
     first: Option<u8>,
     place: Arc<Place<S>>,
@@ -115,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lease<S> {
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut ChannelStream<S>>> {
-        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.stream.as_deref_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn written(&self) {
@@ -159,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lease<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        self.stream.as_deref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
