@@ -276,6 +276,14 @@ async fn a_challenge_of_a_renewal_is_good_for_one_answer() {
 }
 
 #[tokio::test]
+async fn bytes_that_are_no_connection_preface_end_the_session() {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64]] {
+        let ended = sessions::raw_bytes(bytes).await;
+        assert!(matches!(ended.reason, Reason::Broken(_)), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_proof_that_expires_ends_the_session_before_it_is_overdue() {
     let pair = Pair::one_way(Settings::default()).await;
     let expires = pair.requests.peer().unwrap().expires().unwrap();

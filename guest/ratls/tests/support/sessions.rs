@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -372,6 +372,22 @@ pub async fn raw_client(settings: Settings) -> Raw {
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     Raw { sender, link, worker, proxy: None, worker_ended, _stop: stop }
+}
+
+/// How a worker ends that gets these bytes instead of HTTP/2.
+pub async fn raw_bytes(bytes: &[u8]) -> Ended {
+    let worker = Side::honest(Part::Worker);
+    let (near, far) = duplex(64 * 1024);
+    let (me, theirs) = (Endpoint::anonymous(), worker.endpoint());
+    let acceptor = Acceptor::new(theirs.clone()).unwrap().anonymous();
+    let (verifier, wanted) = worker.verified();
+    let (connected, accepted) = tokio::join!(connect(near, &me, &verifier, &wanted), acceptor.accept(far));
+    let (_stop, stopping) = watch::channel(false);
+    let worker_ended = worker_serves(accepted.unwrap(), End::new(theirs), stopping);
+    let (_, _, mut stream) = connected.unwrap().into_parts();
+    stream.write_all(bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    worker_ended.await.unwrap()
 }
 
 /// A proxy's, on a connection that the worker dialled.
