@@ -284,6 +284,15 @@ async fn bytes_that_are_no_connection_preface_end_the_session() {
 }
 
 #[tokio::test]
+async fn requests_without_a_driver_fail_and_do_not_hang() {
+    let (_stop, stopping) = watch::channel(false);
+    let (requests, driver, _worker) = sessions::client(stopping).await;
+    driver.abort();
+    assert!(driver.await.is_err());
+    assert!(matches!(requests.send(get("/a")).await, Err(RequestError::Ended)));
+}
+
+#[tokio::test]
 async fn a_proof_that_expires_ends_the_session_before_it_is_overdue() {
     let pair = Pair::one_way(Settings::default()).await;
     let expires = pair.requests.peer().unwrap().expires().unwrap();

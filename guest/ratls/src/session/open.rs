@@ -105,7 +105,21 @@ where
     });
     let wire = Wire::new(stream, line.activity.clone());
     let requests = Requests { user: Arc::new(User { line: line.clone() }) };
-    (requests, line.drive(wire, stop))
+    let driven = Driven(line.clone());
+    (requests, async move {
+        // Also where the future is dropped before its end.
+        let _driven = driven;
+        line.drive(wire, stop).await
+    })
+}
+
+/// The driver's share of the line: without it no request is answered any more.
+struct Driven(Arc<Line>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.phase.send_replace(Phase::Over);
+    }
 }
 
 impl Requests {
