@@ -9,19 +9,23 @@ use std::path::{Path, PathBuf};
 pub struct Checkout {
     root: PathBuf,
     cache: PathBuf,
+    // Where a kit gave it.
+    toolchain: Option<PathBuf>,
 }
 
 impl Checkout {
     /// The checkout at `root`, with the user's cache.
     pub fn at(root: &Path) -> Result<Self> {
-        let root = root.canonicalize().with_context(|| format!("{}: no such folder", root.display()))?;
-        if !root.join("image/mkosi.conf").is_file() {
-            bail!(
-                "{}: not a checkout of Chrysalis (no image/mkosi.conf); run this inside one",
-                root.display()
-            );
-        }
-        Ok(Checkout { root, cache: cache_folder()? })
+        let root = checked(root)?;
+        Ok(Checkout { root, cache: cache_folder()?, toolchain: None })
+    }
+
+    /// A checkout that has everything already, the toolchain included: nothing is fetched, and nothing in the tools root
+    /// sees a network. What [`crate::kit::unpack`] makes.
+    pub(crate) fn supplied(root: &Path, cache: &Path, toolchain: &Path) -> Result<Self> {
+        let whole =
+            |path: &Path| path.canonicalize().with_context(|| format!("{}: no such folder", path.display()));
+        Ok(Checkout { root: checked(root)?, cache: whole(cache)?, toolchain: Some(whole(toolchain)?) })
     }
 
     /// The checkout that holds the current folder.
@@ -36,7 +40,7 @@ impl Checkout {
 
     /// The same checkout with another cache folder: what `prove` builds in.
     pub fn with_cache(&self, cache: &Path) -> Self {
-        Checkout { root: self.root.clone(), cache: cache.to_owned() }
+        Checkout { root: self.root.clone(), cache: cache.to_owned(), toolchain: self.toolchain.clone() }
     }
 
     /// Root folder of the checkout.
@@ -49,6 +53,11 @@ impl Checkout {
         self.root.join("image")
     }
 
+    /// The toolchain that came with it; `None` where the host's is used.
+    pub(crate) fn toolchain(&self) -> Option<&Path> {
+        self.toolchain.as_deref()
+    }
+
     /// Where artifacts of a profile are written.
     pub fn out(&self, profile: crate::Profile) -> PathBuf {
         self.root.join("out").join(profile.name())
@@ -58,6 +67,15 @@ impl Checkout {
     pub fn cache(&self) -> &Path {
         &self.cache
     }
+}
+
+/// The folder, if it is a checkout.
+fn checked(root: &Path) -> Result<PathBuf> {
+    let root = root.canonicalize().with_context(|| format!("{}: no such folder", root.display()))?;
+    if !root.join("image/mkosi.conf").is_file() {
+        bail!("{}: not a checkout of Chrysalis (no image/mkosi.conf); run this inside one", root.display());
+    }
+    Ok(root)
 }
 
 /// Takes a lock file, waiting for whoever has it; let go when the handle is dropped. For threads and processes alike.

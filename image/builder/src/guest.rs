@@ -37,7 +37,7 @@ impl Binaries {
     }
 }
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What a profile's root holds besides the first service. A released image holds the daemon of its role alone.
 fn programs(profile: Profile) -> &'static [&'static str] {
@@ -64,8 +64,9 @@ impl Toolchain {
         let table: toml::Table = text.parse().with_context(|| format!("{}: not TOML", file.display()))?;
         let pinned = table.get("toolchain").and_then(|t| t.get("channel")).and_then(|c| c.as_str());
         let pinned = pinned.with_context(|| format!("{}: no toolchain.channel", file.display()))?;
+        let rustc = checkout.toolchain().map_or("rustc".into(), |sysroot| sysroot.join("bin/rustc"));
         let ask = |args: &[&str]| -> Result<String> {
-            let output = run("rustc", Command::new("rustc").args(args).current_dir(checkout.root()));
+            let output = run("rustc", Command::new(&rustc).args(args).current_dir(checkout.root()));
             let output = output
                 .with_context(|| format!("install Rust {pinned}: rustup toolchain install {pinned}"))?;
             Ok(String::from_utf8(output)?.trim().to_owned())
@@ -76,6 +77,14 @@ impl Toolchain {
         }
         Ok(Toolchain { sysroot: PathBuf::from(ask(&["--print", "sysroot"])?), version })
     }
+}
+
+/// Fetches crates by hash; on the host, where its network settings are.
+pub(crate) fn fetch(toolchain: &Toolchain, source: &Path, cargo: &Path) -> Result<()> {
+    let mut fetch = Command::new(toolchain.sysroot.join("bin/cargo"));
+    fetch.args(["fetch", "--locked", "--quiet", "--target", TARGET]).current_dir(source);
+    fetch.env("CARGO_HOME", cargo).env("RUSTC", toolchain.sysroot.join("bin/rustc"));
+    run("cargo fetch --locked", &mut fetch).map(|_| ())
 }
 
 /// A place to compile in.
@@ -104,11 +113,9 @@ impl Workshop {
         }
         let changed = source::stage(checkout.root(), &staged)?;
         say(report, "guest", format!("source staged, {changed} files changed"));
-        // On the host, where its network settings are.
-        let mut fetch = Command::new(toolchain.sysroot.join("bin/cargo"));
-        fetch.args(["fetch", "--locked", "--quiet", "--target", TARGET]).current_dir(&staged);
-        fetch.env("CARGO_HOME", &cargo).env("RUSTC", toolchain.sysroot.join("bin/rustc"));
-        run("cargo fetch --locked", &mut fetch)?;
+        if checkout.toolchain().is_none() {
+            fetch(&toolchain, &staged, &cargo)?;
+        }
         let tools = tools.clone();
         let tools =
             tools.bind(&staged, Path::new("/chrysalis/src")).bind(&target, Path::new("/chrysalis/target"));

@@ -26,6 +26,8 @@ pub struct Tools {
     root: Option<PathBuf>,
     binds: Vec<(PathBuf, PathBuf)>,
     around: Option<Surroundings>,
+    // Programs see no network, not even the loopback.
+    offline: bool,
     id: String,
 }
 
@@ -40,6 +42,7 @@ impl Tools {
         let lock = Lock::load(&checkout.root().join(kind.file()))?;
         let id = lock.id();
         // The cache and the checkout keep their own paths; /tmp is shared for sockets and scratch files.
+        let offline = checkout.toolchain().is_some();
         let kept = [checkout.cache(), checkout.root(), Path::new("/tmp")];
         if let Ok(mark) = fs::read_to_string(MARKER) {
             if mark.trim() != id {
@@ -49,7 +52,8 @@ impl Tools {
                     "note: inside a tools root of another lock; leave it to use the right one",
                 );
             }
-            return Ok(Tools { root: None, binds: Vec::new(), around: None, id: mark.trim().to_owned() });
+            let id = mark.trim().to_owned();
+            return Ok(Tools { root: None, binds: Vec::new(), around: None, offline, id });
         }
         must_be_root()?;
         let root = checkout.cache().join("tools").join(&id[..16]);
@@ -61,7 +65,7 @@ impl Tools {
                 make(&lock, &root, checkout.cache(), report)?;
             }
         }
-        let mut tools = Tools { root: Some(root), binds: Vec::new(), around: None, id };
+        let mut tools = Tools { root: Some(root), binds: Vec::new(), around: None, offline, id };
         for path in kept {
             // A folder below another one came with it.
             if !tools.binds.iter().any(|(source, _)| path.starts_with(source)) {
@@ -86,13 +90,15 @@ impl Tools {
     /// A command that runs `program` of the root, in the caller's working folder if that is seen inside, else in `/`.
     /// The child's process id is the program's own. Locale and PATH are fixed; set the rest of the environment as usual.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = if self.root.is_none() && self.binds.is_empty() && self.around.is_none() {
+        let plain = self.root.is_none() && self.binds.is_empty() && self.around.is_none() && !self.offline;
+        let mut command = if plain {
             Command::new(program)
         } else {
             let root = self.root.as_deref().unwrap_or(Path::new("/"));
             let hostname = self.around.as_ref().map_or("", |around| &around.hostname);
             let mut enter = Command::new("unshare");
-            enter.args(["--mount", "--uts", "--propagation", "private", "sh", "-c", ENTER, "enter"]);
+            enter.args(["--mount", "--uts", "--propagation", "private"]);
+            enter.args(self.offline.then_some("--net")).args(["sh", "-c", ENTER, "enter"]);
             enter.arg(root).arg(hostname).arg(self.binds.len().to_string());
             for (source, target) in &self.binds {
                 enter.arg(source).arg(target);
