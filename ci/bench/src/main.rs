@@ -5,6 +5,7 @@
 //! predict.rs --+--> report.rs: Number (samples, peer, limit) --> table or JSON --> exit code
 //! explain.rs --+
 //! gpu.rs ------+
+//! reproduce.rs +
 //! appraisal.rs +
 //! vouchers.rs -+
 //! channel.rs --+
@@ -26,6 +27,7 @@ mod machine;
 mod predict;
 mod release;
 mod report;
+mod reproduce;
 mod sizes;
 mod stats;
 mod vouchers;
@@ -34,6 +36,7 @@ use anyhow::Result;
 use clap::Parser;
 use e2e::Stage;
 use report::{Limit, Number, Report, Unit};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,6 +56,9 @@ struct Args {
     /// Milliseconds that the warm rebuild took, measured by the caller.
     #[arg(long)]
     rebuild_ms: Option<u64>,
+    /// What `chrysalis reproduce --json` printed on this machine: rebuilding takes too long to be part of every run.
+    #[arg(long)]
+    reproduced: Option<PathBuf>,
     /// Boots of each of the two guests, alternating.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     boots: u32,
@@ -89,6 +95,7 @@ fn measure(args: &Args) -> Result<Report> {
     let before = machine::load();
     let mut numbers = sizes::measure(&stage)?;
     numbers.extend(args.rebuild_ms.map(rebuild));
+    numbers.extend(args.reproduced.as_deref().map(reproduce::number).transpose()?);
     numbers.extend(predict::measure(&stage, &scratch)?);
     numbers.extend(explain::measure(&stage, &scratch)?);
     numbers.push(gpu::measure()?);

@@ -3,7 +3,7 @@
 use crate::steps::{House, Steps};
 use anyhow::{Context, Result, bail};
 use builder::Profile;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The file that is taken for changed in a warm rebuild: the wire types, which most guest programs link.
@@ -15,6 +15,9 @@ pub struct Args {
     /// Print the numbers as JSON.
     #[arg(long)]
     json: bool,
+    /// Report of `chrysalis reproduce --json`, made on this machine: its time becomes one of the numbers.
+    #[arg(long)]
+    reproduced: Option<PathBuf>,
 }
 
 /// Builds what is measured, then runs the bench program inside the tools root.
@@ -53,6 +56,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     let program = house.checkout.cache().join("target/release/bench");
     let mut bench = house.tools.command(&program.display().to_string());
     bench.arg("--rebuild-ms").arg(rebuild.as_millis().to_string());
+    if let Some(report) = &args.reproduced {
+        bench.arg("--reproduced").arg(report);
+    }
     if args.json {
         bench.arg("--json");
     }
