@@ -2,7 +2,9 @@
 
 use crate::output::{Outcome, facts};
 use anyhow::{Context, Result};
+use builder::kit::{self, Kit, What};
 use builder::{Artifacts, Checkout, Profile, Progress, Thoroughness};
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Subcommands of `image`.
@@ -25,8 +27,25 @@ pub enum Command {
     },
     /// Move a package lock on purpose, and show what changed.
     Lock {
-        /// `packages` (the image), `tools` (what builds it) or `reference` (what the engine is compared with).
+        /// `packages` (the image), `tools` and `toolchain` (what builds it) or `reference` (what the engine is compared with).
         which: Which,
+    },
+    /// Make the source kit of a commit: everything that a rebuild needs, in one folder addressed by content.
+    Kit {
+        /// Folder of the kit; it must be new.
+        #[arg(long)]
+        out: PathBuf,
+        /// Commit, in git's words.
+        #[arg(long, default_value = "HEAD")]
+        commit: String,
+        /// Take the files as they are instead: to try things out, no release can be rebuilt from it.
+        #[arg(long, conflicts_with = "commit")]
+        working_tree: bool,
+    },
+    /// Hash every object of a source kit.
+    VerifyKit {
+        /// Folder of the kit.
+        kit: PathBuf,
     },
     /// Print what a build left.
     Show {
@@ -43,6 +62,8 @@ pub enum Which {
     Packages,
     /// `image/tools.lock`.
     Tools,
+    /// `image/toolchain.lock`.
+    Toolchain,
     /// `ci/reference/packages.lock`.
     Reference,
 }
@@ -56,6 +77,15 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
         }
         Command::Prove { profile, full } => prove(profile, full, json),
         Command::Lock { which } => lock(which, json),
+        Command::Kit { out, commit, working_tree } => {
+            let what = if working_tree { What::WorkingTree } else { What::Commit(commit) };
+            describe(&kit::make(&Checkout::find()?, &what, &out, &mut show)?, json)
+        }
+        Command::VerifyKit { kit } => {
+            let kit = Kit::open(&kit)?;
+            kit.verify(&mut show)?;
+            describe(&kit, json)
+        }
         Command::Show { dir } => {
             let artifacts = Artifacts::load(&dir)?;
             artifacts.verify()?;
@@ -77,10 +107,30 @@ fn lock(which: Which, json: bool) -> Result<Outcome> {
         Which::Packages => builder::lock::Kind::Packages,
         Which::Tools => builder::lock::Kind::Tools,
         Which::Reference => builder::lock::Kind::Reference,
+        Which::Toolchain => return lock_toolchain(&checkout, json),
     };
     let changes = builder::lock::update(&checkout, kind, &mut show);
     let changes = changes.context("the lock was left as it was")?;
     facts(json, &changes, || changes.to_string())?;
+    Ok(Outcome::Fine)
+}
+
+fn lock_toolchain(checkout: &Checkout, json: bool) -> Result<Outcome> {
+    let lock = kit::toolchain::update(checkout).context("the lock was left as it was")?;
+    facts(json, &lock, || {
+        format!("{}: Rust {}, {} files", kit::toolchain::FILE, lock.channel, lock.files.len())
+    })?;
+    Ok(Outcome::Fine)
+}
+
+fn describe(kit: &Kit, json: bool) -> Result<Outcome> {
+    let index = kit.index();
+    let (id, objects, size) = (index.id(), index.objects.len(), index.size());
+    let value =
+        json!({ "kit": id, "commit": index.commit, "objects": objects, "size": size, "folder": kit.dir() });
+    facts(json, &value, || {
+        format!("kit      {id}\ncommit   {}\nobjects  {objects}, {} MB", index.commit, size / 1_000_000)
+    })?;
     Ok(Outcome::Fine)
 }
 
@@ -97,6 +147,6 @@ fn print(artifacts: &Artifacts, json: bool) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-fn show(progress: Progress) {
+pub fn show(progress: Progress) {
     eprintln!("  {progress}");
 }

@@ -18,9 +18,10 @@ mod measure_cmd;
 mod model;
 mod online;
 mod output;
-mod provenance;
 mod platform;
+mod provenance;
 mod release_cmd;
+mod reproduce;
 mod trust;
 mod tunnel;
 mod wanted;
@@ -56,6 +57,9 @@ enum Command {
     #[command(subcommand)]
     Release(release_cmd::Command),
     /// Say which package or crates put a file into an image.
+    /// Rebuild a release from its source kit in a clean root, compare everything, and state that it is the same.
+    Reproduce(reproduce::Args),
+    /// Say which package or crate put a file into the image, and why.
     Provenance(provenance::Args),
     /// Boot an image and report its progress.
     Launch(launch::Args),
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Measure(command) => measure_cmd::run(command, json),
         Command::Evidence(command) => evidence_cmd::run(command, json),
         Command::Release(command) => release_cmd::run(command, json),
+        Command::Reproduce(args) => reproduce::run(&args, json),
         Command::Provenance(args) => provenance::run(&args, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Connect(args) => connect::run(args, json),

@@ -10,11 +10,11 @@
 //! verify --> what a consumer with these settings accepts, and why not the rest
 //! ```
 
-mod draft;
-mod files;
+pub mod draft;
+pub mod files;
 mod init;
 mod keygen;
-mod keys;
+pub mod keys;
 mod publish;
 mod revoke;
 mod rotate;

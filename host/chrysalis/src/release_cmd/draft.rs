@@ -186,12 +186,14 @@ fn machines(args: &Args, build: &Artifacts, firmware: &[u8]) -> Result<Vec<Machi
             payload: Some(Payload::Uki(&uki)),
             disk_head: disk.as_deref(),
         };
-        machines.push(machine(args, &inputs, &stub).with_context(|| format!("{}", path.display()))?);
+        machines
+            .push(machine(&inputs, &stub, args.rtmr3_events).with_context(|| format!("{}", path.display()))?);
     }
     Ok(machines)
 }
 
-fn machine(args: &Args, inputs: &Inputs<'_>, stub: &str) -> Result<Machine> {
+/// Foretells one machine. Whoever rebuilds does it here too, so that the same build gives the same words.
+pub fn machine(inputs: &Inputs<'_>, stub: &str, rtmr3_events: bool) -> Result<Machine> {
     let emulated = inputs.platform == Platform::Emulated;
     let prediction = if emulated {
         foretell::predict(inputs)?
@@ -203,7 +205,7 @@ fn machine(args: &Args, inputs: &Inputs<'_>, stub: &str) -> Result<Machine> {
         anyhow::anyhow!("{} can't be foretold for this shape", open.join(", "))
     })?;
     let [rtmr0, rtmr1, rtmr2, _] = registers.rtmr;
-    let events = emulated || args.rtmr3_events;
+    let events = emulated || rtmr3_events;
     // The emulated machine runs on the locked QEMU, whatever the shape says.
     let qemu = if emulated { measure::shape::QemuVersion::V10_0 } else { inputs.shape.qemu };
     Ok(Machine {
