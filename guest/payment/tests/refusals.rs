@@ -269,6 +269,18 @@ fn a_client_believes_only_a_receipt_of_its_own_request() {
 }
 
 #[test]
+fn another_requests_hold_pays_for_no_overcharge() {
+    let mut client = client(WIDE);
+    for id in [1, 2] {
+        client.request(id, [7; 32], PRICE, &tokens(100), NOW).unwrap();
+    }
+    let (used, receipt) =
+        answer(|r, u| (r.tokens, r.charged, r.total, u.total) = (tokens(101), 101, 101, 101));
+    let refused = client.settle(1, &used, &receipt);
+    assert!(matches!(refused, Err(Refused::Overcharged { what: "the charge of a request", found: 101, .. })));
+}
+
+#[test]
 fn a_receipt_by_a_key_that_was_not_attested_is_refused() {
     let mut client = client(WIDE);
     client.request(1, [7; 32], PRICE, &tokens(100), NOW).unwrap();

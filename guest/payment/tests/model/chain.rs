@@ -23,6 +23,8 @@ pub enum Fault {
     AnyKey,
     /// What a vault paid counts as paid although it came back.
     BounceIgnored,
+    /// What comes back to a closed vault stays nowhere.
+    BounceVanishes,
     /// A closed vault starts anew.
     Revived,
     /// The owner may withdraw from pots.
@@ -91,6 +93,7 @@ pub enum Transfer {
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub fault: Fault,
+    pub global_id: i32,
     pub now: u32,
     pub seqno: u32,
     pub pool: Pool,
@@ -216,7 +219,9 @@ impl Chain {
                 let vault = self.vaults.get_mut(&vault).expect("a vault that paid");
                 if vault.closed {
                     let owner = vault.owner;
-                    self.pay(owner, amount);
+                    if self.fault != Fault::BounceVanishes {
+                        self.pay(owner, amount);
+                    }
                     return;
                 }
                 vault.balance += amount;
@@ -229,20 +234,20 @@ impl Chain {
 
     fn vault_claim(&mut self, at: Address, cap: Signed<Cap>, used: Signed<Use>) -> Option<()> {
         let now = self.now;
-        let fault = self.fault;
+        let (fault, global_id) = (self.fault, self.global_id);
         let vault = self.vaults.get_mut(&at).filter(|v| !v.closed)?;
         let limit = if fault == Fault::NoCap {
             u64::MAX
         } else {
             let cap = *cap.verify(&vault.client_key).ok()?.voucher();
-            (cap.vault == at && cap.global_id == GLOBAL_ID && now <= cap.valid_until).then_some(cap.cap)?
+            (cap.vault == at && cap.global_id == global_id && now <= cap.valid_until).then_some(cap.cap)?
         };
         let used = if fault == Fault::AnyKey {
             used.voucher
         } else {
             *used.verify(&PublicKey::from_bytes(&cap.voucher.session_key).ok()?).ok()?.voucher()
         };
-        (used.vault == at && used.global_id == GLOBAL_ID && used.total <= limit).then_some(())?;
+        (used.vault == at && used.global_id == global_id && used.total <= limit).then_some(())?;
         let pay = used.total.saturating_sub(vault.claimed).min(vault.balance);
         (pay > 0).then_some(())?;
         vault.claimed += pay;
@@ -266,7 +271,7 @@ impl Chain {
         let key = PublicKey::from_bytes(&session.voucher.key).ok()?;
         let session = *session.verify(&key).ok()?.voucher();
         let right = session.pool == self.pool.address
-            && session.global_id == GLOBAL_ID
+            && session.global_id == self.global_id
             && session.epoch == self.pool.epoch + 1
             && self.now <= session.valid_until
             && allot <= self.reserve();
@@ -281,7 +286,7 @@ impl Chain {
 
     fn pool_claim(&mut self, payout: Signed<Payout>) -> Option<()> {
         let Payout { epoch, worker, total, pool, global_id } = payout.voucher;
-        (pool == self.pool.address && global_id == GLOBAL_ID).then_some(())?;
+        (pool == self.pool.address && global_id == self.global_id).then_some(())?;
         let balance = self.pool.balance;
         let fault = self.fault;
         let pot = self.pool.pots.get_mut(&epoch)?;

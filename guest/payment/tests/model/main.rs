@@ -89,6 +89,7 @@ fn a_rule_left_out_of_a_contract_is_noticed() {
         (Fault::NoCap, "I"),
         (Fault::AnyKey, "I"),
         (Fault::BounceIgnored, "I2"),
+        (Fault::BounceVanishes, "I7"),
         (Fault::Revived, "I10"),
         (Fault::OwnerTakesPots, "I8"),
         (Fault::PartialBurns, "I2"),

@@ -211,7 +211,16 @@ impl World {
         };
         let vaults = clients.iter().map(vault).collect();
         let (wallets, flying) = (BTreeMap::new(), Vec::new());
-        let chain = Chain { fault, now: 1_800_000_000, seqno: 1, pool, vaults, wallets, flying };
+        let chain = Chain {
+            fault,
+            global_id: GLOBAL_ID,
+            now: 1_800_000_000,
+            seqno: 1,
+            pool,
+            vaults,
+            wallets,
+            flying,
+        };
         let coins = chain.coins();
         let mut world = Self {
             before: chain.clone(),
