@@ -5,6 +5,7 @@ mod evidence;
 mod firmware;
 mod gpu;
 mod ledger;
+mod payment;
 mod release;
 mod wire;
 
@@ -43,6 +44,8 @@ pub const TARGETS: &[Target] = &[
     release::ROOT,
     release::TARGETS,
     release::ANCHOR,
+    payment::VOUCHER,
+    payment::LOG,
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,
