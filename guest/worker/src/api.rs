@@ -1,8 +1,6 @@
 //! The routes. Bodies are those of `protocol::openai`; every error leaves in OpenAI's form.
 
-use crate::fault::Fault;
 use crate::pool::{EmbedError, Embedded, Models};
-use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,20 +8,17 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use daemon::body;
+pub use daemon::body::MAX_BODY;
+use daemon::fault::Fault;
 use protocol::openai::{
     EmbeddingInput, EmbeddingObject, EmbeddingRequest, EmbeddingResponse, EmbeddingVector, ModelList,
     ModelObject, Usage,
 };
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Largest request body, in bytes.
-pub const MAX_BODY: usize = 1024 * 1024;
 /// Most texts in one request.
 pub const MAX_INPUTS: usize = 256;
-/// How long a body may take to arrive as a whole.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// All routes over these models.
 pub fn router(models: Arc<Models>) -> Router {
@@ -58,29 +53,13 @@ async fn list(State(models): State<Arc<Models>>) -> Json<ModelList> {
 
 async fn embeddings(State(models): State<Arc<Models>>, request: Request) -> Result<Response, Fault> {
     let _place = models.enter().map_err(compute_fault)?;
-    let body = read_body(request.into_body()).await?;
+    let body = body::read(request.into_body()).await?;
     let ask = Ask::parse(&body)?;
     let Some(model) = models.get(&ask.model) else {
         return Err(unknown_model(&models, &ask.model));
     };
     let embedded = models.compute(model, ask.texts).await.map_err(compute_fault)?;
     Ok(Json(answer(ask.model, ask.encoding, embedded)).into_response())
-}
-
-async fn read_body(body: Body) -> Result<Bytes, Fault> {
-    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await;
-    let Ok(collected) = collected else {
-        let message = format!("the body did not arrive within {} s; send it again", BODY_DEADLINE.as_secs());
-        return Err(Fault::request("request_timeout", None, message).status(StatusCode::REQUEST_TIMEOUT));
-    };
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("the body is over {MAX_BODY} bytes; split the texts over several requests");
-            Err(Fault::request("body_too_large", None, message).status(StatusCode::PAYLOAD_TOO_LARGE))
-        }
-        Err(_) => Err(Fault::request("body_incomplete", None, "the body broke off; send it again".into())),
-    }
 }
 
 /// How vectors are written.

@@ -1,16 +1,18 @@
 //! The worker daemon: loads the models of the measured configuration and serves them over attested TLS.
 
-use anyhow::{Context, Result};
-use daemon::{Options, Own, notify, options};
+use anyhow::{Context, Result, ensure};
+use daemon::dial::keep_calling;
+use daemon::serve::Door;
+use daemon::{Believed, Options, Own, Reporter, notify, options};
 use protocol::channel::Part;
 use protocol::config::Role;
-use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue};
-use std::path::PathBuf;
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Wanted};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use worker::Models;
+use worker::{Models, Proxies, Server};
 
 const NAME: &str = "chrysalis-worker";
 
@@ -42,27 +44,77 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let models = tokio::task::spawn_blocking(move || worker::load_all(&config, &folder)).await??;
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let models = Arc::new(Models::new(models, at_once));
+    let count = models.names().count();
     let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
-    let endpoint = Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes));
-    let acceptor = Acceptor::new(endpoint).context("a worker is an attested part")?.anonymous();
-    let acceptor = Arc::new(acceptor);
+    let (stop, stopping) = watch::channel(false);
+    let server = Arc::new(Server {
+        endpoint: Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone())),
+        proxies: proxies(&own, &options.trust)?,
+        own,
+        routes: worker::router(models),
+        reporter: Reporter::start(options.progress),
+        stop: stopping.clone(),
+    });
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("--listen {}: cannot listen there; is the port taken?", options.listen))?;
     let address = listener.local_addr()?;
-    let count = models.names().count();
-
-    let (stop, stopping) = watch::channel(false);
-    let serving = tokio::spawn(worker::serve(listener, acceptor, worker::router(models), stopping));
+    let door = door(&server)?;
+    let inside = server.clone();
+    let meet = move |accepted| {
+        let server = inside.clone();
+        async move { server.meet(accepted).await }
+    };
+    let serving = tokio::spawn(door.serve(listener, stopping.clone(), meet));
+    let call = |address| {
+        let server = server.clone();
+        tokio::spawn(keep_calling(address, stopping.clone(), move |tcp| {
+            let server = server.clone();
+            async move { server.call(tcp).await }
+        }))
+    };
+    let calling: Vec<_> = server.own.runtime.dial.iter().copied().map(call).collect();
     notify::notify(notify::READY)
         .context("$NOTIFY_SOCKET: cannot tell the service manager that the worker is ready")?;
-    eprintln!("{NAME}: serving {count} model(s) on {address}");
+    let simulated = server.proxies.as_ref().is_some_and(|proxies| proxies.simulated);
+    let simulated = if simulated { "; proxies on a SIMULATED platform are believed" } else { "" };
+    eprintln!("{NAME}: serving {count} model(s) on {address}{simulated}");
 
     terminate.recv().await;
     // Nobody may be listening any more; the worker ends either way.
     let _ = notify::notify(notify::STOPPING);
     stop.send(true)?;
     let drained = serving.await?;
+    for call in calling {
+        call.await?;
+    }
     eprintln!("{NAME}: stopped, {} connection(s) cut", drained.cut);
     Ok(())
+}
+
+/// Whom to believe among proxies, if the measured configuration says it.
+fn proxies(own: &Own, handed: &Path) -> Result<Option<Proxies>> {
+    let Some(trust) = &own.config.trust else {
+        let none = own.runtime.dial.is_empty();
+        ensure!(
+            none,
+            "dial: the static configuration has no [trust], so no proxy could be believed; add it, or call none"
+        );
+        return Ok(None);
+    };
+    let believed = Believed::load(trust, handed)?;
+    let simulated = believed.is_simulated();
+    Ok(Some(Proxies { verifier: Arc::new(believed.verifier()), simulated }))
+}
+
+/// Lets clients in, and proxies where it is known whom to believe.
+fn door(server: &Server) -> Result<Door> {
+    let acceptor =
+        Acceptor::new(server.endpoint.clone()).context("a worker is an attested part")?.anonymous();
+    let acceptor = match &server.proxies {
+        Some(proxies) => acceptor.attested(proxies.verifier.clone(), Wanted::part(Part::Proxy)),
+        None => acceptor,
+    };
+    let reporter = server.reporter.clone();
+    Ok(Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Proxy, reporter })
 }

@@ -1,137 +1,111 @@
-//! The accept loop: bounded connections, attestation, HTTP/1.1, and an orderly end.
+//! What a worker does with a connection: HTTP/2 over it, whoever it was that called.
 //!
 //! ```text
-//! accept -> [handshaking: 64] -> attested -> [open: 256] -> HTTP/1.1 until idle, old or draining -> closed
+//! client, proxy -- dial in --> Door -> serve
+//! worker -- dials a proxy ---> attested both ways, belongs here? -> serve on that connection; again when it ends
 //! ```
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use daemon::dial::Met;
+use daemon::trust::belongs;
+use daemon::{Own, Reporter};
 use hyper_util::service::TowerToHyperService;
-use ratls::{Acceptor, ChannelStream};
-use std::pin::pin;
+use protocol::channel::Part;
+use protocol::config::Role;
+use ratls::session::{self, End, Reason};
+use ratls::{Accepted, Attested, Endpoint, Verifier, Wanted};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
-#[cfg(test)]
-mod tests;
-
-/// Connections on their way through handshake and attestation; further ones wait in the listen queue.
-const HANDSHAKING: usize = 64;
-/// Attested connections.
-const OPEN: usize = 256;
-/// How long a request's header may take, idling between requests included.
-const HEADER_DEADLINE: Duration = Duration::from_secs(60);
-/// Largest request header, in bytes.
-const MAX_HEADER: usize = 16 * 1024;
-/// After this age a connection finishes its request and closes, so that a peer attests anew.
-const MAX_AGE: Duration = Duration::from_secs(15 * 60);
-/// How long a request under way may still take once its connection is to close.
-const GRACE: Duration = Duration::from_secs(20);
-
-/// How the end went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that were cut because they did not finish in time.
-    pub cut: usize,
+/// Proxies, and what they are held against.
+#[derive(Clone)]
+pub struct Proxies {
+    /// From the measured configuration.
+    pub verifier: Arc<Verifier>,
+    /// Whether that is a simulated platform.
+    pub simulated: bool,
 }
 
-/// Serves until `stop` becomes true, then lets requests under way finish.
-pub async fn serve(
-    listener: TcpListener,
-    acceptor: Arc<Acceptor>,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) -> Drained {
-    let handshaking = Arc::new(Semaphore::new(HANDSHAKING));
-    let open = Arc::new(Semaphore::new(OPEN));
-    let mut tasks = JoinSet::new();
-    loop {
-        let next = async {
-            let place = handshaking.clone().acquire_owned().await.expect("the semaphore is never closed");
-            (place, accept(&listener).await)
-        };
-        let (place, tcp) = tokio::select! {
-            _ = stopped(&mut stop) => break,
-            next = next => next,
-        };
-        while tasks.try_join_next().is_some() {}
-        let peer = Peer { acceptor: acceptor.clone(), open: open.clone(), stop: stop.clone() };
-        tasks.spawn(peer.serve(tcp, place, router.clone()));
+/// What every connection needs.
+pub struct Server {
+    /// This guest's own end.
+    pub endpoint: Arc<Endpoint>,
+    /// `None` where the configuration says nothing of whom to believe: then only clients are let in.
+    pub proxies: Option<Proxies>,
+    /// This guest's configuration.
+    pub own: Own,
+    /// What is served.
+    pub routes: Router,
+    /// To the host.
+    pub reporter: Reporter,
+    /// Becomes true at the end.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Takes one connection that came in to its end.
+    pub async fn meet<S>(&self, accepted: Accepted<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match (accepted, &self.proxies) {
+            (Accepted::Anonymous(client), _) => {
+                let (end, stop) = (End::new(self.endpoint.clone()), self.stop.clone());
+                session::serve(client, end, TowerToHyperService::new(self.routes.clone()), stop).await;
+            }
+            (Accepted::Attested(proxy), Some(proxies)) => {
+                self.serve_proxy(proxy, proxies).await;
+            }
+            // Nobody was asked for evidence, so nobody can have shown any.
+            (Accepted::Attested(_), None) => {}
+        }
     }
-    drop(listener);
-    let drain = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GRACE, drain).await;
-    Drained { cut: tasks.len() }
-}
 
-/// Ends when `stop` is true or can't become true any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// The next connection. Errors of accept(2) pass: a peer that left, or a table that is full for a moment.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((tcp, _)) => return tcp,
+    /// Calls a proxy over this connection: both show evidence, then the worker serves.
+    pub async fn call<S>(&self, io: S) -> Met
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(proxies) = &self.proxies else { return Met::Failed };
+        match ratls::connect(io, &self.endpoint, &proxies.verifier, &Wanted::part(Part::Proxy)).await {
+            Ok(proxy) => self.serve_proxy(proxy, proxies).await,
             Err(error) => {
-                eprintln!("chrysalis-worker: accept: {error}; trying again");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if let Some(refusal) = error.refusal() {
+                    self.reporter.refused(Role::Proxy, &refusal.reasons());
+                }
+                Met::Failed
             }
         }
     }
-}
 
-/// One connection's share of the server.
-struct Peer {
-    acceptor: Arc<Acceptor>,
-    open: Arc<Semaphore>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Peer {
-    async fn serve(mut self, tcp: TcpStream, handshaking: OwnedSemaphorePermit, router: Router) {
-        // Answers are written whole; waiting for more to send would only delay them.
-        let _ = tcp.set_nodelay(true);
-        let accepted = tokio::select! {
-            _ = stopped(&mut self.stop) => return,
-            accepted = self.acceptor.accept(tcp) => accepted,
-        };
-        drop(handshaking);
-        match accepted {
-            Ok(accepted) => {
-                // A full house closes the connection rather than letting attested peers pile up.
-                let Ok(_place) = self.open.clone().try_acquire_owned() else { return };
-                let (_, _, stream) = accepted.into_parts();
-                talk(stream, router, &mut self.stop).await;
+    async fn serve_proxy<S>(&self, mut proxy: Attested<S>, proxies: &Proxies) -> Met
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Err(rule) = belongs(proxy.peer().static_config(), &self.own.config) {
+            self.reporter.refused(Role::Proxy, &[rule]);
+            return Met::Failed;
+        }
+        // Which of its checks refused us is the proxy's to tell its own host.
+        if proxy.stream().accepted().await.is_err() {
+            self.reporter.refused(Role::Proxy, &["refused_by_peer"]);
+            return Met::Failed;
+        }
+        self.reporter.joined(Role::Proxy, proxies.simulated);
+        let end = End::new(self.endpoint.clone());
+        let end = end.verifying(proxies.verifier.clone(), Wanted::part(Part::Proxy));
+        let service = TowerToHyperService::new(self.routes.clone());
+        let ended = session::serve(proxy, end, service, self.stop.clone()).await;
+        match ended.reason {
+            Reason::Distrusted(refusal) => {
+                self.reporter.refused(Role::Proxy, &refusal.reasons());
+                Met::Failed
             }
-            // A peer's fault would fill the log at the peer's will; ours must be seen.
-            Err(error) if error.is_peer_fault() => {}
-            Err(error) => eprintln!("chrysalis-worker: a connection was not attested: {error}"),
+            _ => {
+                self.reporter.left(Role::Proxy);
+                Met::Served
+            }
         }
     }
-}
-
-/// HTTP/1.1 on one attested connection until it closes, grows old or the worker stops.
-async fn talk<S>(stream: ChannelStream<S>, router: Router, stop: &mut watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        _ = tokio::time::sleep(MAX_AGE) => {}
-        _ = stopped(stop) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(GRACE, connection).await;
 }

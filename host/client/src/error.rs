@@ -52,7 +52,7 @@ pub enum ClientError {
         address: String,
         /// What HTTP says.
         #[source]
-        source: hyper::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The worker takes too long.
     #[error("{address}: no answer within {seconds} s; send less at once, or connect again")]
@@ -109,7 +109,7 @@ impl ClientError {
         }
     }
 
-    pub(crate) fn broken(address: &str, source: hyper::Error) -> Self {
+    pub(crate) fn broken(address: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
         ClientError::Broken { address: address.into(), source }
     }
 }

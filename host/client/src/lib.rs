@@ -1,4 +1,4 @@
-//! Verifies a worker, then asks it.
+//! Verifies a worker or a proxy, then asks it.
 //!
 //! ```text
 //! Client::connect -> TCP -> ratls::connect -> evidence::appraise -> Client      refused: the whole verdict
@@ -20,17 +20,18 @@ pub use error::ClientError;
 pub use ratls::{GpuTrust, Trust};
 
 use evidence::Appraised;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, header};
-use hyper_util::rt::TokioIo;
 use measure::wire::Evidence;
 use protocol::channel::Part;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
+use ratls::session::{self, End, Requests};
 use ratls::{Endpoint, Peer, Verifier, Wanted};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// How long a TCP connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,18 +40,20 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// A connection to a worker that was appraised and found right.
+/// A connection to a worker or proxy that was appraised and found right. It is proved anew while it lasts.
 pub struct Client {
     address: String,
     peer: Peer,
-    requests: SendRequest<Full<Bytes>>,
+    requests: Requests,
+    /// Dropped with the client, which ends the connection.
+    _stop: watch::Sender<bool>,
 }
 
 impl Client {
-    /// Connects to `address` (`HOST:PORT`) and appraises what is there at the time `at` (Unix seconds). Needs a tokio
-    /// runtime, on which the connection keeps a task.
+    /// Connects to the worker at `address` (`HOST:PORT`) and appraises what is there at the time `at` (Unix seconds). Needs a
+    /// tokio runtime, on which the connection keeps a task.
     pub async fn connect(address: &str, trust: &Trust, at: u64) -> Result<Client, ClientError> {
-        Self::connect_showing(address, trust, at, |_| ()).await
+        Self::connect_to(address, &Wanted::part(Part::Worker), trust, at, |_| ()).await
     }
 
     /// As [`connect`](Self::connect); `show` sees the evidence before it is appraised, also that of a peer who is then
@@ -61,20 +64,31 @@ impl Client {
         at: u64,
         show: impl FnOnce(&Evidence),
     ) -> Result<Client, ClientError> {
+        Self::connect_to(address, &Wanted::part(Part::Worker), trust, at, show).await
+    }
+
+    /// As [`connect_showing`](Self::connect_showing), to whatever is `wanted`: a proxy, a release, the holder of a key.
+    pub async fn connect_to(
+        address: &str,
+        wanted: &Wanted,
+        trust: &Trust,
+        at: u64,
+        show: impl FnOnce(&Evidence),
+    ) -> Result<Client, ClientError> {
         let tcp = reach(address).await?;
         // Requests are written whole; waiting for more to send would only delay them.
         let _ = tcp.set_nodelay(true);
-        let (me, wanted) = (Endpoint::anonymous(), Wanted::part(Part::Worker));
-        let verifier = Verifier::fixed(trust.clone(), at);
+        let (me, verifier) = (Arc::new(Endpoint::anonymous()), Arc::new(Verifier::fixed(trust.clone(), at)));
         let show = |claim: &ratls::Claim| show(&claim.shown.machine);
-        let attested = ratls::connect_showing(tcp, &me, &verifier, &wanted, show).await;
+        let attested = ratls::connect_showing(tcp, &me, &verifier, wanted, show).await;
         let attested = attested.map_err(|error| ClientError::from_connect(address, error))?;
-        let (peer, _, stream) = attested.into_parts();
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (requests, connection) = handshake.map_err(|source| ClientError::broken(address, source))?;
+        let peer = attested.peer().clone();
+        let (stop, stopping) = watch::channel(false);
+        let end = End::new(me).verifying(verifier, wanted.clone());
+        let (requests, connection) = session::open(attested, end, stopping);
         // Its error shows at the request under way; between requests a closed connection is no error.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Client { address: address.into(), peer, requests })
+        Ok(Client { address: address.into(), peer, requests, _stop: stop })
     }
 
     /// What the worker was proved to be; its verdict is there to be printed.
@@ -107,9 +121,8 @@ impl Client {
     {
         let request = Request::builder()
             .method(method)
-            .uri(path)
-            // HTTP/1.1 wants a name; the worker's is in its evidence.
-            .header(header::HOST, "chrysalis")
+            // HTTP/2 wants a name; the peer's is in its evidence.
+            .uri(format!("https://chrysalis{path}"))
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| self.unexpected(error.to_string()))?;
@@ -129,18 +142,17 @@ impl Client {
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), ClientError> {
-        let address = &self.address;
-        let broken = |source| ClientError::broken(address, source);
-        self.requests.ready().await.map_err(broken)?;
-        let response = self.requests.send_request(request).await.map_err(broken)?;
+        let broken =
+            |source: Box<dyn std::error::Error + Send + Sync>| ClientError::broken(&self.address, source);
+        let response = self.requests.send(request).await.map_err(|error| broken(error.into()))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         match body {
             Ok(body) => Ok((status, body.to_bytes())),
-            Err(error) => Err(match error.downcast::<hyper::Error>() {
-                Ok(source) => broken(*source),
-                Err(_) => self.unexpected(format!("more than {MAX_ANSWER} bytes")),
-            }),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(self.unexpected(format!("more than {MAX_ANSWER} bytes")))
+            }
+            Err(error) => Err(broken(error)),
         }
     }
 

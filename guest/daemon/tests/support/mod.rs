@@ -1,0 +1,313 @@
+//! A daemon as a process, on a SIMULATED platform that plays configfs-tsm's files, with the service manager's socket and
+//! the progress relay's; and the other guests of that platform, in the test's own process.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+use evidence::{Hex, Policy, Reference, Release, Rtmr3, TdReport};
+use protocol::channel::Part;
+use protocol::config::{file_hash, mrconfigid};
+use protocol::evidence::{EventLog, LogFormat};
+use protocol::progress::Stage;
+use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
+use protocol::{AttestError, Attester, Digest384};
+use ratls::{Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
+use simulator::{Identity, Options, Platform, tpm};
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a process may take for what is expected of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// One simulated platform, which is valid now; all its guests are of one release.
+pub struct Site(Platform);
+
+impl Site {
+    pub fn new() -> Self {
+        Site(Platform::with(Options::valid(now(), 2)).unwrap())
+    }
+
+    /// The guest's side of a machine with this configuration.
+    pub fn attester(&self, static_config: &[u8]) -> Arc<Simulated> {
+        let log = tpm::sample_log();
+        let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
+        let (mut events, _) = RuntimeLog::begin(Digest384(mrconfigid(static_config)));
+        events.gpu(GpuEvidence::none()).unwrap();
+        let record = RuntimeRecord { extension: Extension::Extended, log: events.seal().unwrap().0 };
+        registers.rtmr[3] = record.log.rtmr3();
+        let identity = self.0.identity().unwrap();
+        let td = identity.td_report(&registers, mrconfigid(static_config), [0; 64]);
+        Arc::new(Simulated { identity, td, log, runtime: record.to_bytes() })
+    }
+
+    /// An end in this process that is such a machine.
+    pub fn endpoint(&self, part: Part, static_config: &str) -> Arc<Endpoint> {
+        let quotes = QuoteQueue::new(self.attester(static_config.as_bytes()), QuoteLimits::default());
+        Arc::new(Endpoint::attested(part, quotes, static_config.into()))
+    }
+
+    /// Reference values of the release that its guests are of.
+    pub fn reference(&self) -> Reference {
+        let log = tpm::sample_log();
+        let registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
+        let release = Release {
+            name: "simulated release".into(),
+            mrtd: registers.mrtd,
+            rtmr0: registers.rtmr[0],
+            rtmr1: registers.rtmr[1],
+            rtmr2: registers.rtmr[2],
+            rtmr3: Some(Rtmr3::Events),
+        };
+        Reference { schema: 1, releases: vec![release], mrconfigid: None }
+    }
+
+    /// Reference values of a release that none of its guests is of.
+    pub fn other_reference(&self) -> Reference {
+        let mut reference = self.reference();
+        reference.releases[0].rtmr2 = Digest384([7; 48]);
+        reference
+    }
+
+    /// What verifies its guests in this process.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        let policy = Policy::simulated(&self.0.root_der().unwrap()).unwrap();
+        let trust = Trust::new(policy, self.0.collateral().unwrap(), self.reference());
+        Arc::new(Verifier::new(trust, now))
+    }
+
+    /// The files that a guest of it is handed, and the section that names them.
+    pub fn handed(&self, reference: &Reference, folder: &Path) -> String {
+        let (root, reference) = (self.0.root_der().unwrap(), serde_json::to_vec(reference).unwrap());
+        fs::write(folder.join("simulated-root.der"), &root).unwrap();
+        fs::write(folder.join("reference-0.json"), &reference).unwrap();
+        fs::write(folder.join("collateral.json"), self.0.collateral().unwrap().to_json()).unwrap();
+        format!(
+            "[trust]\npolicy = 'schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n'\nreferences = [\"{}\"]\n\
+             simulated_root = \"{}\"\nnot_before = {}\n",
+            file_hash(&reference),
+            file_hash(&root),
+            now() - 60,
+        )
+        .replace('\'', "'''")
+    }
+}
+
+/// A SIMULATED machine.
+pub struct Simulated {
+    identity: Identity,
+    td: TdReport,
+    log: Vec<u8>,
+    runtime: Vec<u8>,
+}
+
+impl Attester for Simulated {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
+        Ok(self.identity.quote(&TdReport { report_data: Hex(*report_data), ..self.td.clone() }))
+    }
+
+    fn event_log(&self) -> Result<EventLog, AttestError> {
+        Ok(EventLog { format: LogFormat::Tpm, bytes: self.log.clone() })
+    }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Ok(self.runtime.clone())
+    }
+}
+
+/// Plays the kernel's side of configfs-tsm until told to stop.
+fn play(base: &Path, attester: &dyn Attester, stop: &AtomicBool) {
+    let (mut made, mut done) = (HashSet::new(), HashSet::new());
+    while !stop.load(Ordering::Relaxed) {
+        for entry in fs::read_dir(base).unwrap().flatten().map(|entry| entry.path()) {
+            // An entry may be removed at any moment; what can't be written then is not missed.
+            if made.insert(entry.clone()) {
+                for (file, text) in
+                    [("outblob", ""), ("inblob", ""), ("generation", "0\n"), ("provider", "tdx_guest\n")]
+                {
+                    let _ = fs::write(entry.join(file), text);
+                }
+            }
+            let asked =
+                fs::read(entry.join("inblob")).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+            if let Some(report_data) = asked.filter(|_| done.insert(entry.clone())) {
+                let _ = fs::write(entry.join("outblob"), attester.quote(&report_data).unwrap());
+                let _ = fs::write(entry.join("generation"), "1\n");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What a daemon is started with; the folder is where everything of it lies.
+pub struct Setup {
+    pub folder: tempfile::TempDir,
+    program: &'static str,
+    /// Static configuration, without its trust section.
+    pub config: String,
+    pub trust: Option<String>,
+    pub dial: Vec<SocketAddr>,
+    /// Whether the program lies beside the marker of the debug profile.
+    pub marked: bool,
+}
+
+impl Setup {
+    pub fn new(program: &'static str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tsm", "trust", "models", "programs"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Setup { folder, program, config: config.into(), trust: None, dial: Vec::new(), marked: false }
+    }
+
+    /// Believes guests of `site` that are of `reference`, and lies beside the marker.
+    pub fn believing(mut self, site: &Site, reference: &Reference) -> Self {
+        self.trust = Some(site.handed(reference, &self.folder.path().join("trust")));
+        self.marked = true;
+        self
+    }
+
+    /// The whole static configuration.
+    pub fn static_config(&self) -> String {
+        format!("{}{}", self.config, self.trust.as_deref().unwrap_or_default())
+    }
+
+    /// The program with every path in the folder.
+    pub fn command(&self, more: &[(&str, &str)]) -> Command {
+        let root = self.folder.path();
+        let program = root.join("programs/daemon");
+        if !program.exists() {
+            // The marker is looked for beside the program. Another file system takes a copy.
+            fs::hard_link(self.program, &program)
+                .or_else(|_| fs::copy(self.program, &program).map(drop))
+                .unwrap();
+        }
+        if self.marked {
+            fs::write(root.join("programs/SIMULATED"), "").unwrap();
+        }
+        let mut command = Command::new(program);
+        let shared = [
+            ("--config", "static.toml"),
+            ("--runtime-config", "runtime.toml"),
+            ("--trust", "trust"),
+            ("--progress", "progress"),
+            ("--tsm", "tsm"),
+            ("--ccel", "no-ccel"),
+            ("--tpm-log", "tpm-log"),
+            ("--runtime", "runtime"),
+        ];
+        for (option, name) in shared.iter().chain(more) {
+            command.arg(option).arg(root.join(name));
+        }
+        command.args(["--listen", "127.0.0.1:0"]).env("NOTIFY_SOCKET", root.join("notify"));
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
+        command
+    }
+
+    /// Writes both configurations.
+    pub fn write(&self) {
+        let dial: Vec<String> = self.dial.iter().map(ToString::to_string).collect();
+        fs::write(self.folder.path().join("static.toml"), self.static_config()).unwrap();
+        let runtime = format!("schema = 1\naddress = \"127.0.0.1/8\"\ndial = {dial:?}\n");
+        fs::write(self.folder.path().join("runtime.toml"), runtime).unwrap();
+    }
+
+    /// Runs it as a machine of `site`.
+    pub fn start(self, site: &Site, more: &[(&str, &str)]) -> Daemon {
+        self.write();
+        let (root, attester) = (self.folder.path(), site.attester(self.static_config().as_bytes()));
+        fs::write(root.join("tpm-log"), attester.event_log().unwrap().bytes).unwrap();
+        fs::write(root.join("runtime"), attester.runtime().unwrap()).unwrap();
+        let bind = |name: &str| {
+            let socket = UnixDatagram::bind(root.join(name)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let (notify, progress) = (bind("notify"), bind("progress"));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (base, stopping) = (root.join("tsm"), stop.clone());
+        std::thread::spawn(move || play(&base, attester.as_ref(), &stopping));
+        let mut child = self.command(more).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Daemon { setup: self, notify, progress, child, log, stop }
+    }
+
+    /// Runs it until it gives up; what it said.
+    pub fn refusal(&self, more: &[(&str, &str)]) -> String {
+        let output = self.command(more).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+/// A daemon process and everything around it; killed when dropped.
+pub struct Daemon {
+    pub setup: Setup,
+    notify: UnixDatagram,
+    progress: UnixDatagram,
+    child: Child,
+    log: BufReader<ChildStderr>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    /// The next word to the service manager.
+    pub fn notified(&self) -> String {
+        let mut bytes = [0; 64];
+        let n = self.notify.recv(&mut bytes).expect("the daemon speaks to the service manager");
+        String::from_utf8_lossy(&bytes[..n]).into()
+    }
+
+    /// The next line of progress; it holds nothing but the closed vocabulary.
+    pub fn said(&self) -> Stage {
+        let mut bytes = [0; 4096];
+        let n = self.progress.recv(&mut bytes).expect("the daemon speaks of its peers");
+        let stage: Stage = serde_json::from_slice(&bytes[..n]).unwrap();
+        assert!(stage.is_of_daemon(), "{stage:?}");
+        stage
+    }
+
+    /// Waits until it serves; the line that says so.
+    pub fn ready(&mut self) -> String {
+        assert_eq!(self.notified(), "READY=1");
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        line.trim().into()
+    }
+
+    /// Where it listens, from the line of [`Daemon::ready`].
+    pub fn address(line: &str) -> SocketAddr {
+        let words = line.split([' ', ';']);
+        words.filter_map(|word| word.parse().ok()).next().expect("an address in the line")
+    }
+
+    /// Asks it to stop and waits; the rest of its log.
+    pub fn terminated(mut self) -> String {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(self.notified(), "STOPPING=1");
+        assert!(self.child.wait().unwrap().success());
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
