@@ -44,10 +44,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     steps.done("locked modules ready");
 
     if !args.no_vm {
-        steps.next("Image: worker profile, and worker + debug");
+        steps.next("Images: worker, proxy, and debug with both daemons");
         let worker = house.image(Profile::Worker)?;
+        house.image(Profile::Proxy)?;
         house.image(Profile::Debug)?;
-        steps.done("two images built");
+        steps.done("three images built");
         steps.next("Proof: two assemblies of the worker image in different surroundings");
         let proof = builder::prove(
             &house.checkout,

@@ -33,7 +33,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     let chrysalis = front_door(root)?;
     steps.done(&chrysalis.display().to_string());
 
-    steps.next("Image: worker + debug profile (the debug profile adds one program, the TDX simulator)");
+    steps.next("Image: debug profile (worker, proxy, and the TDX simulator that no release has)");
     let image = house.out(Profile::Debug.name());
     shown(Command::new(&chrysalis).args(["image", "build", "--profile", "debug"]).current_dir(root))?;
     steps.done("image built");

@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 pub enum Profile {
     /// The CPU worker, as released.
     Worker,
-    /// The worker plus the simulated platform: development and tests only.
+    /// The proxy, as released.
+    Proxy,
+    /// Worker, proxy and the simulated platform: development and tests only.
     Debug,
 }
 
 impl Profile {
-    /// `worker` or `debug`.
+    /// `worker`, `proxy` or `debug`.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Worker => "worker",
+            Profile::Proxy => "proxy",
             Profile::Debug => "debug",
         }
     }
@@ -31,8 +34,9 @@ impl std::str::FromStr for Profile {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "worker" => Ok(Profile::Worker),
+            "proxy" => Ok(Profile::Proxy),
             "debug" => Ok(Profile::Debug),
-            other => bail!("profile `{other}`: there are `worker` and `debug`"),
+            other => bail!("profile `{other}`: there are `worker`, `proxy` and `debug`"),
         }
     }
 }

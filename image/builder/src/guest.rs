@@ -43,7 +43,8 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 fn programs(profile: Profile) -> &'static [&'static str] {
     match profile {
         Profile::Worker => &["chrysalis-worker"],
-        Profile::Debug => &["chrysalis-worker", "chrysalis-simulator"],
+        Profile::Proxy => &["chrysalis-proxy"],
+        Profile::Debug => &["chrysalis-worker", "chrysalis-proxy", "chrysalis-simulator"],
     }
 }
 
@@ -168,8 +169,10 @@ impl Workshop {
         say(report, "guest", "compiling initrd (static)");
         let initrd = ["-p", "initrd", "--target", TARGET, "--target-dir", "/chrysalis/target/initrd"];
         build(self.cargo_with(&["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]), &initrd)?;
-        say(report, "guest", "compiling init and worker");
-        build(self.cargo(), &["-p", "init", "-p", "worker", "--bins"])?;
+        // Always all three, whatever the profile: what one of them asks of a shared crate would otherwise decide whether it is
+        // compiled anew for the other.
+        say(report, "guest", "compiling init, worker and proxy");
+        build(self.cargo(), &["-p", "init", "-p", "worker", "-p", "proxy", "--bins"])?;
         if profile == Profile::Debug {
             say(report, "guest", "compiling simulator");
             build(self.cargo(), &["-p", "simulator", "--bins"])?;
@@ -194,5 +197,6 @@ mod tests {
     #[test]
     fn a_released_image_holds_the_daemon_of_its_role_and_no_simulator() {
         assert_eq!(programs(Profile::Worker), ["chrysalis-worker"]);
+        assert_eq!(programs(Profile::Proxy), ["chrysalis-proxy"]);
     }
 }

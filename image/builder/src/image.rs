@@ -288,7 +288,7 @@ mod tests {
         let text = String::new;
         let path = "/usr/lib/chrysalis/SIMULATED".to_owned();
         let marker = [Origin { path, from: text(), content: text(), reason: text() }];
-        for profile in [Profile::Worker] {
+        for profile in [Profile::Worker, Profile::Proxy] {
             assert!(check_marker(profile, &marker).unwrap_err().to_string().contains("remove it"));
             check_marker(profile, &[]).unwrap();
         }

@@ -44,7 +44,8 @@ pub struct CrateId {
 fn programs(profile: Profile) -> &'static [&'static str] {
     match profile {
         Profile::Worker => &["initrd", "init", "worker"],
-        Profile::Debug => &["initrd", "init", "worker", "simulator"],
+        Profile::Proxy => &["initrd", "init", "proxy"],
+        Profile::Debug => &["initrd", "init", "worker", "proxy", "simulator"],
     }
 }
 

@@ -1,0 +1,98 @@
+//! The proxy daemon: reads whom to believe, then lets workers and clients in.
+
+use anyhow::{Context, Result, ensure};
+use daemon::dial::{Met, keep_calling};
+use daemon::serve::Door;
+use daemon::{Believed, Options, Own, Reporter, notify, options};
+use protocol::channel::Part;
+use protocol::config::Role;
+use proxy::SessionKey;
+use proxy::serve::House;
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Wanted};
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+const NAME: &str = "chrysalis-proxy";
+
+fn main() -> Result<()> {
+    daemon::quiet_panics(NAME);
+    let options = Options::parse(std::env::args().skip(1), |_, _| false)
+        .with_context(|| format!("usage: {NAME} [OPTION VALUE]...\n{}", options::USAGE))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let own = Own::read(&options.config, &options.runtime_config, Role::Proxy)?;
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .with_context(|| format!("--listen {}: cannot listen there; is the port taken?", options.listen))?;
+    let address = listener.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let house = Arc::new(house(options, own, stopping.clone())?);
+    let acceptor = Acceptor::new(house.endpoint.clone()).context("a proxy is an attested part")?;
+    let acceptor = acceptor.anonymous().attested(house.verifier.clone(), Wanted::part(Part::Worker));
+    let reporter = house.reporter.clone();
+    let door = Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Worker, reporter };
+    let (inside, routes) = (house.clone(), house.routes());
+    let meet = move |accepted| {
+        let (house, routes) = (inside.clone(), routes.clone());
+        async move { house.meet(accepted, routes).await }
+    };
+    let serving = tokio::spawn(door.serve(listener, stopping.clone(), meet));
+    for address in house.own.runtime.dial.clone() {
+        let house = house.clone();
+        tokio::spawn(keep_calling(address, stopping.clone(), move |tcp| call(house.clone(), tcp)));
+    }
+    notify::notify(notify::READY)
+        .context("$NOTIFY_SOCKET: cannot tell the service manager that the proxy is ready")?;
+    let simulated = if house.simulated { "; workers on a SIMULATED platform are believed" } else { "" };
+    eprintln!("{NAME}: serving on {address}{simulated}");
+
+    terminate.recv().await;
+    // Nobody may be listening any more; the proxy ends either way.
+    let _ = notify::notify(notify::STOPPING);
+    stop.send(true)?;
+    let drained = serving.await?;
+    eprintln!("{NAME}: stopped, {} connection(s) cut", drained.cut);
+    Ok(())
+}
+
+fn house(options: Options, own: Own, stop: watch::Receiver<bool>) -> Result<House> {
+    let path = options.config.display();
+    let trust = own.config.trust.as_ref();
+    let trust = trust.with_context(|| {
+        format!("{path}: no [trust], and a proxy without it could let no worker in; say whom it believes")
+    })?;
+    ensure!(own.config.models.is_empty(), "{path}: a proxy runs no models, found [[models]]; remove them");
+    let believed = Believed::load(trust, &options.trust)?;
+    let simulated = believed.is_simulated();
+    let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
+    let endpoint = Endpoint::attested(Part::Proxy, quotes, own.static_bytes.clone());
+    let endpoint = endpoint.with_keys(SessionKey::generate()?.application_keys()?);
+    Ok(House {
+        endpoint: Arc::new(endpoint),
+        verifier: Arc::new(believed.verifier()),
+        simulated,
+        own,
+        workers: Arc::default(),
+        reporter: Reporter::start(options.progress),
+        stop,
+    })
+}
+
+/// Calls a worker that can be reached, and employs it.
+async fn call(house: Arc<House>, tcp: TcpStream) -> Met {
+    match ratls::connect(tcp, &house.endpoint, &house.verifier, &Wanted::part(Part::Worker)).await {
+        Ok(worker) => house.employ(worker).await,
+        Err(error) => {
+            if let Some(refusal) = error.refusal() {
+                house.reporter.refused(Role::Worker, &refusal.reasons());
+            }
+            Met::Failed
+        }
+    }
+}
