@@ -1,6 +1,7 @@
 //! A daemon's own configuration, as the gate left it: checked against MRCONFIGID already.
 
 use protocol::config::{ConfigError, Role, RuntimeConfig, StaticConfig};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 /// Both parts, parsed.
@@ -62,6 +63,12 @@ impl Own {
         }
         let runtime = RuntimeConfig::parse(&read(runtime_config)?).map_err(config_error(runtime_config))?;
         Ok(Own { static_bytes, config, runtime })
+    }
+
+    /// Peers to call.
+    pub fn dial(&self) -> Vec<SocketAddrV4> {
+        // The form of each was checked where it was read.
+        self.runtime.dial.iter().filter_map(|address| address.parse().ok()).collect()
     }
 }
 

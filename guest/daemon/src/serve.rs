@@ -1,7 +1,7 @@
 //! The accept loop: bounded connections, the handshake with its attestation, and an orderly end.
 //!
 //! ```text
-//! accept -> [handshaking: 64] -> Accepted -> [open: 256] -> the daemon's own, until it closes or the daemon stops
+//! accept -> [handshaking: 64] -> Accepted -> [open] -> the daemon's own, until it closes or the daemon stops
 //! ```
 
 use crate::Reporter;
@@ -16,8 +16,6 @@ use tokio::task::JoinSet;
 
 /// Connections on their way through handshake and attestation; further ones wait in the listen queue.
 const HANDSHAKING: usize = 64;
-/// Connections past it.
-const OPEN: usize = 256;
 /// How long connections may take to end once the daemon is to stop; the session's own grace is shorter.
 const GRACE: Duration = Duration::from_secs(25);
 
@@ -38,6 +36,8 @@ pub struct Door {
     pub peers: Role,
     /// To the host.
     pub reporter: Reporter,
+    /// Connections past the handshake at one time.
+    pub open: usize,
 }
 
 impl Door {
@@ -48,7 +48,8 @@ impl Door {
         F: Future<Output = ()> + Send + 'static,
     {
         let door = Arc::new(self);
-        let (handshaking, open) = (Arc::new(Semaphore::new(HANDSHAKING)), Arc::new(Semaphore::new(OPEN)));
+        let (handshaking, open) =
+            (Arc::new(Semaphore::new(HANDSHAKING)), Arc::new(Semaphore::new(door.open)));
         let mut tasks = JoinSet::new();
         loop {
             let next = async {

@@ -9,7 +9,6 @@ pub use measure::wire::mrconfigid;
 use crate::handoff::File;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::net::SocketAddrV4;
 
 /// Longest appraisal policy, in bytes of text.
 pub const MAX_POLICY: usize = 32 * 1024;
@@ -105,9 +104,10 @@ pub struct RuntimeConfig {
     /// IPv4 gateway, if any.
     #[serde(default)]
     pub gateway: Option<String>,
-    /// Peers that the guest calls, IPv4 address and port each. Whoever answers there is believed for its evidence alone.
+    /// Peers that the guest calls, IPv4 address and port each, such as `10.0.2.2:8443`. Whoever answers there is believed for
+    /// its evidence alone.
     #[serde(default)]
-    pub dial: Vec<SocketAddrV4>,
+    pub dial: Vec<String>,
 }
 
 /// Why a configuration was refused.
@@ -228,6 +228,16 @@ fn check_trust(trust: &TrustConfig) -> Result<(), ConfigError> {
     }
 }
 
+/// Four numbers up to 255 with dots, a colon, and a port above 0; no leading zeros.
+fn is_address(text: &str) -> bool {
+    fn number<N: std::str::FromStr + ToString>(text: &str) -> Option<N> {
+        text.parse().ok().filter(|n: &N| n.to_string() == text)
+    }
+    let Some((host, port)) = text.split_once(':') else { return false };
+    let octets = host.split('.').map(number::<u8>).collect::<Option<Vec<_>>>();
+    octets.is_some_and(|octets| octets.len() == 4) && number::<u16>(port).is_some_and(|port| port > 0)
+}
+
 const SHA256: &str = "64 lower-case hex digits";
 
 fn is_sha256(text: &str) -> bool {
@@ -240,12 +250,11 @@ impl RuntimeConfig {
         let config: RuntimeConfig = parse("runtime", bytes)?;
         check_schema("runtime", config.schema)?;
         if config.dial.len() > MAX_DIAL {
-            return Err(value(
-                "runtime",
-                "dial".into(),
-                &format!("{} peers", config.dial.len()),
-                "at most 16",
-            ));
+            let found = format!("{} peers", config.dial.len());
+            return Err(value("runtime", "dial".into(), &found, "at most 16"));
+        }
+        if let Some(bad) = config.dial.iter().find(|address| !is_address(address)) {
+            return Err(value("runtime", "dial".into(), bad, "IPv4 address and port such as 10.0.2.2:8443"));
         }
         Ok(config)
     }
@@ -324,8 +333,19 @@ mod tests {
                 format!("schema = 1\naddress = \"10.0.2.15/24\"\ndial = [{dial}]\n").as_bytes(),
             )
         };
-        assert_eq!(parse("\"10.0.2.2:8443\"").unwrap().dial, ["10.0.2.2:8443".parse().unwrap()]);
-        assert_eq!(parse("").unwrap().dial, []);
+        assert_eq!(parse("\"10.0.2.2:8443\"").unwrap().dial, ["10.0.2.2:8443"]);
+        assert!(parse("").unwrap().dial.is_empty());
+        for bad in [
+            "10.0.2:1",
+            "10.0.2.256:1",
+            "010.0.2.2:1",
+            "10.0.2.2:0",
+            "10.0.2.2:65536",
+            "10.0.2.2: 1",
+            "+1.0.2.2:1",
+        ] {
+            assert!(parse(&format!("\"{bad}\"")).is_err(), "accepted {bad}");
+        }
         for bad in ["\"proxy.example:8443\"", "\"10.0.2.2\"", "1", &"\"10.0.2.2:1\",".repeat(17)] {
             assert!(parse(bad).is_err(), "accepted {bad}");
         }

@@ -15,6 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 const NAME: &str = "chrysalis-proxy";
+/// Connections past the handshake, of workers and clients together.
+const OPEN: usize = 4096;
 
 fn main() -> Result<()> {
     daemon::quiet_panics(NAME);
@@ -36,14 +38,14 @@ async fn run(options: Options) -> Result<()> {
     let acceptor = Acceptor::new(house.endpoint.clone()).context("a proxy is an attested part")?;
     let acceptor = acceptor.anonymous().attested(house.verifier.clone(), Wanted::part(Part::Worker));
     let reporter = house.reporter.clone();
-    let door = Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Worker, reporter };
+    let door = Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Worker, reporter, open: OPEN };
     let (inside, routes) = (house.clone(), house.routes());
     let meet = move |accepted| {
         let (house, routes) = (inside.clone(), routes.clone());
         async move { house.meet(accepted, routes).await }
     };
     let serving = tokio::spawn(door.serve(listener, stopping.clone(), meet));
-    for address in house.own.runtime.dial.clone() {
+    for address in house.own.dial() {
         let house = house.clone();
         tokio::spawn(keep_calling(address, stopping.clone(), move |tcp| call(house.clone(), tcp)));
     }

@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use worker::{Models, Proxies, Server};
 
 const NAME: &str = "chrysalis-worker";
+/// Connections past the handshake.
+const OPEN: usize = 256;
 
 fn main() -> Result<()> {
     daemon::quiet_panics(NAME);
@@ -73,7 +75,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
             async move { server.call(tcp).await }
         }))
     };
-    let calling: Vec<_> = server.own.runtime.dial.iter().copied().map(call).collect();
+    let calling: Vec<_> = server.own.dial().into_iter().map(call).collect();
     notify::notify(notify::READY)
         .context("$NOTIFY_SOCKET: cannot tell the service manager that the worker is ready")?;
     let simulated = server.proxies.as_ref().is_some_and(|proxies| proxies.simulated);
@@ -116,5 +118,5 @@ fn door(server: &Server) -> Result<Door> {
         None => acceptor,
     };
     let reporter = server.reporter.clone();
-    Ok(Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Proxy, reporter })
+    Ok(Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Proxy, reporter, open: OPEN })
 }

@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use protocol::channel::Part;
 use protocol::config::Role;
 use ratls::session::{self, End, Reason};
-use ratls::{Accepted, Attested, Endpoint, Verifier, Wanted};
+use ratls::{Accepted, Attested, ChannelError, Endpoint, Verifier, Wanted};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -87,10 +87,14 @@ impl Server {
             self.reporter.refused(Role::Proxy, &[rule]);
             return Met::Failed;
         }
-        // Which of its checks refused us is the proxy's to tell its own host.
-        if proxy.stream().accepted().await.is_err() {
-            self.reporter.refused(Role::Proxy, &["refused_by_peer"]);
-            return Met::Failed;
+        match proxy.stream().accepted().await {
+            Ok(()) => {}
+            Err(ChannelError::Refused { .. }) => {
+                // Which of its checks refused us is the proxy's to tell its own host.
+                self.reporter.refused(Role::Proxy, &["refused_by_peer"]);
+                return Met::Failed;
+            }
+            Err(_) => return Met::Failed,
         }
         self.reporter.joined(Role::Proxy, proxies.simulated);
         let end = End::new(self.endpoint.clone());

@@ -58,7 +58,7 @@ async fn served() -> Served {
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start("/nonexistent".into());
     let acceptor = Arc::new(Acceptor::new(endpoint.clone()).unwrap().anonymous());
-    let door = Door { name: "test", acceptor, peers: Role::Proxy, reporter: reporter.clone() };
+    let door = Door { name: "test", acceptor, peers: Role::Proxy, reporter: reporter.clone(), open: 64 };
     let (routes, stop_too) = (router(models), stopping.clone());
     let server = Server { endpoint, proxies: None, own: own(), routes, reporter, stop: stop_too };
     let server = Arc::new(server);

@@ -78,7 +78,7 @@ fn only_a_guest_that_calls_peers_has_a_way_out() {
         args.into_iter().find(|arg| arg.starts_with("user,id=net")).unwrap()
     };
     assert!(netdev(&settings).contains(",restrict=on,"));
-    settings.runtime.dial.push("10.0.2.2:8443".parse().unwrap());
+    settings.runtime.dial.push("10.0.2.2:8443".into());
     assert!(netdev(&settings).contains(",restrict=off,"));
 }
 

@@ -107,7 +107,7 @@ impl Input {
                 schema: 1,
                 address: "10.0.2.15/24".into(),
                 gateway: Some("10.0.2.2".into()),
-                dial: self.dial.clone(),
+                dial: self.dial.iter().map(ToString::to_string).collect(),
             },
             files,
             listen: self.listen()?,
