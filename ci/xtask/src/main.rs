@@ -4,6 +4,8 @@
 //! everything else by running programs inside it.
 
 mod bench;
+#[cfg(test)]
+mod book;
 mod conformance;
 mod fuzz;
 mod host;

@@ -3,6 +3,8 @@
 //! Exit codes, the same everywhere: 0 fine, 1 a mismatch or a refusal, 2 bad input or a failure of the machine.
 
 mod ask;
+#[cfg(test)]
+mod book;
 mod connect;
 mod eventlog;
 mod evidence_bundle;
@@ -56,7 +58,6 @@ enum Command {
     /// Make, sign, publish, revoke and verify what the world pins.
     #[command(subcommand)]
     Release(release_cmd::Command),
-    /// Say which package or crates put a file into an image.
     /// Rebuild a release from its source kit in a clean root, compare everything, and state that it is the same.
     Reproduce(reproduce::Args),
     /// Say which package or crate put a file into the image, and why.
