@@ -176,60 +176,14 @@ impl Run {
     async fn step(&mut self, kind: u8, dice: &mut Dice) -> Result<(), TestCaseError> {
         let (global_id, at_pool, at_vault) =
             (self.model.global_id, account_of(&self.pool), account_of(&self.vault));
-        let now = self.model.now;
         let epoch = self.model.pool.epoch;
         let by_owner = dice.roll(8) > 0;
         let from = account_of(if by_owner { self.owner.address() } else { self.client.address() });
         let amount = dice.roll(40) * TENTH + TENTH / 2;
         match kind {
-            0..=4 => {
-                let total = dice.roll(60) * TENTH;
-                let session_key = key(dice.roll(4)).public().to_bytes();
-                let valid_until = if dice.roll(8) == 0 { now - 1 } else { now + 100_000 };
-                let vault = if dice.roll(8) == 0 { at_pool } else { at_vault };
-                let cap = Cap {
-                    global_id,
-                    vault,
-                    valid_until,
-                    session_key,
-                    cap: (total + amount).saturating_sub(10 * TENTH),
-                };
-                let cap = key(u64::from(dice.roll(8) == 0)).sign(cap);
-                let right = (0..4).find(|n| key(*n).public().to_bytes() == session_key).unwrap_or(0);
-                let used =
-                    key(right + u64::from(dice.roll(8) == 0)).sign(Use { global_id, vault: at_vault, total });
-                let body = vault::claim(&cap, &used).expect("a body");
-                self.both(by_owner, false, body, Message::VaultClaim { vault: at_vault, cap, used }).await
-            }
-            5..=7 => {
-                let near = amount.abs_diff(self.model.reserve()) < 3 * TENTH;
-                let session = Session {
-                    global_id: if dice.roll(8) == 0 { global_id + 1 } else { global_id },
-                    pool: at_pool,
-                    epoch: epoch + 1 + u32::from(dice.roll(8) == 0),
-                    key: key(dice.roll(4)).public().to_bytes(),
-                    valid_until: now + 100_000,
-                };
-                let right = (0..4).find(|n| key(*n).public().to_bytes() == session.key).unwrap_or(0);
-                let session = key(right + u64::from(dice.roll(8) == 0)).sign(session);
-                let body = pool::register(&session, amount).expect("a body");
-                let message = Message::Register { session, allot: amount, from };
-                if near { Ok(()) } else { self.both(by_owner, true, body, message).await }
-            }
-            8..=13 => {
-                let epoch = u32::try_from(dice.roll(u64::from(epoch) + 1)).expect("small")
-                    + u32::from(dice.roll(2) == 1);
-                let (worker, total) = (worker(dice.roll(2)), dice.roll(80) * TENTH);
-                let payout = Payout { global_id, pool: at_pool, epoch, worker, total };
-                let payout = self.holder(epoch, dice).sign(payout);
-                self.both(
-                    by_owner,
-                    true,
-                    pool::claim(&payout).expect("a body"),
-                    Message::PoolClaim { payout },
-                )
-                .await
-            }
+            0..=4 => self.vault_claim(dice, by_owner, amount).await,
+            5..=7 => self.register(dice, by_owner, amount).await,
+            8..=13 => self.pool_claim(dice, by_owner).await,
             14 | 15 => {
                 let surplus = Surplus { global_id, pool: at_pool, epoch, total: amount };
                 let surplus = self.holder(epoch, dice).sign(surplus);
@@ -265,6 +219,66 @@ impl Run {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A claim on the vault: mostly right, else for another contract, expired, by another key or over the cap.
+    async fn vault_claim(
+        &mut self,
+        dice: &mut Dice,
+        by_owner: bool,
+        amount: u64,
+    ) -> Result<(), TestCaseError> {
+        let (global_id, now) = (self.model.global_id, self.model.now);
+        let (at_pool, at_vault) = (account_of(&self.pool), account_of(&self.vault));
+        let total = dice.roll(60) * TENTH;
+        let session_key = key(dice.roll(4)).public().to_bytes();
+        let valid_until = if dice.roll(8) == 0 { now - 1 } else { now + 100_000 };
+        let vault = if dice.roll(8) == 0 { at_pool } else { at_vault };
+        let cap = Cap {
+            global_id,
+            vault,
+            valid_until,
+            session_key,
+            cap: (total + amount).saturating_sub(10 * TENTH),
+        };
+        let cap = key(u64::from(dice.roll(8) == 0)).sign(cap);
+        let right = (0..4).find(|n| key(*n).public().to_bytes() == session_key).unwrap_or(0);
+        let used = key(right + u64::from(dice.roll(8) == 0)).sign(Use { global_id, vault: at_vault, total });
+        let body = vault::claim(&cap, &used).expect("a body");
+        self.both(by_owner, false, body, Message::VaultClaim { vault: at_vault, cap, used }).await
+    }
+
+    /// A new session, sometimes for another network or epoch or by another key. Amounts that come near the reserve are
+    /// left out: fees decide there.
+    async fn register(&mut self, dice: &mut Dice, by_owner: bool, amount: u64) -> Result<(), TestCaseError> {
+        let (global_id, now, epoch) = (self.model.global_id, self.model.now, self.model.pool.epoch);
+        let at_pool = account_of(&self.pool);
+        let from = account_of(if by_owner { self.owner.address() } else { self.client.address() });
+        let near = amount.abs_diff(self.model.reserve()) < 3 * TENTH;
+        let session = Session {
+            global_id: if dice.roll(8) == 0 { global_id + 1 } else { global_id },
+            pool: at_pool,
+            epoch: epoch + 1 + u32::from(dice.roll(8) == 0),
+            key: key(dice.roll(4)).public().to_bytes(),
+            valid_until: now + 100_000,
+        };
+        let right = (0..4).find(|n| key(*n).public().to_bytes() == session.key).unwrap_or(0);
+        let session = key(right + u64::from(dice.roll(8) == 0)).sign(session);
+        let body = pool::register(&session, amount).expect("a body");
+        let message = Message::Register { session, allot: amount, from };
+        if near { Ok(()) } else { self.both(by_owner, true, body, message).await }
+    }
+
+    /// A worker's claim on the pot of any epoch so far, or of the one to come.
+    async fn pool_claim(&mut self, dice: &mut Dice, by_owner: bool) -> Result<(), TestCaseError> {
+        let (global_id, epoch) = (self.model.global_id, self.model.pool.epoch);
+        let at_pool = account_of(&self.pool);
+        let epoch =
+            u32::try_from(dice.roll(u64::from(epoch) + 1)).expect("small") + u32::from(dice.roll(2) == 1);
+        let (worker, total) = (worker(dice.roll(2)), dice.roll(80) * TENTH);
+        let payout = Payout { global_id, pool: at_pool, epoch, worker, total };
+        let payout = self.holder(epoch, dice).sign(payout);
+        self.both(by_owner, true, pool::claim(&payout).expect("a body"), Message::PoolClaim { payout }).await
     }
 
     /// The key of a session, or sometimes another.
