@@ -165,3 +165,24 @@ fn a_command_that_does_not_exist_would_be_noticed() {
     assert!(Args::command().try_get_matches_from(&found[0]).is_err());
     assert!(Args::command().try_get_matches_from(&found[0][..7]).is_ok());
 }
+
+#[test]
+fn settings_of_machines_on_the_how_tos_are_read_by_the_launcher() {
+    let mut seen = 0;
+    for (name, text) in pages::how_tos() {
+        let blocks = pages::blocks(&text);
+        let launched = blocks.iter().flat_map(|block| commands(&block.text, "chrysalis launch"));
+        let named: Vec<_> = launched
+            .filter_map(|words| words.iter().skip_while(|w| *w != "--settings").nth(1).cloned())
+            .collect();
+        for block in
+            blocks.iter().filter(|b| named.iter().any(|file| b.info.contains(&format!("file={file}"))))
+        {
+            seen += 1;
+            if let Err(why) = launcher::settings::Fragment::parse(&name, &block.text) {
+                panic!("{name}:{}: {why}", block.line);
+            }
+        }
+    }
+    assert!(seen >= 1, "no settings were found");
+}
