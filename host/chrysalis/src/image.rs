@@ -66,6 +66,8 @@ pub enum Which {
     Toolchain,
     /// `ci/reference/packages.lock`.
     Reference,
+    /// `nix/packages.lock`.
+    Nix,
 }
 
 /// Runs a subcommand.
@@ -108,6 +110,7 @@ fn lock(which: Which, json: bool) -> Result<Outcome> {
         Which::Tools => builder::lock::Kind::Tools,
         Which::Reference => builder::lock::Kind::Reference,
         Which::Toolchain => return lock_toolchain(&checkout, json),
+        Which::Nix => builder::lock::Kind::Nix,
     };
     let changes = builder::lock::update(&checkout, kind, &mut show);
     let changes = changes.context("the lock was left as it was")?;

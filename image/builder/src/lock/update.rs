@@ -23,6 +23,8 @@ pub enum Kind {
     Tools,
     /// `ci/reference/packages.lock`: what computes the reference vectors of the engine's test.
     Reference,
+    /// `nix/packages.lock`: what evaluates and builds the flake in tests.
+    Nix,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Kind::Packages => "image/packages.lock",
             Kind::Tools => "image/tools.lock",
             Kind::Reference => "ci/reference/packages.lock",
+            Kind::Nix => "nix/packages.lock",
         }
     }
 }
@@ -83,6 +86,7 @@ pub fn update(checkout: &Checkout, which: Kind, report: Report<'_>) -> Result<Ch
     let packages = match which {
         Kind::Tools => apt.closure(&wanted(&checkout.image().join("tools.packages"))?)?,
         Kind::Reference => apt.closure(&wanted(&checkout.root().join("ci/reference/packages.txt"))?)?,
+        Kind::Nix => apt.closure(&wanted(&checkout.root().join("nix/packages.txt"))?)?,
         Kind::Packages => apt.exactly(&AllowList::load(&checkout.image().join("rootfs.allow"))?)?,
     };
     let new = Lock { suite: SUITE.into(), snapshot: apt.snapshot()?, packages };
