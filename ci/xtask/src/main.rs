@@ -7,6 +7,7 @@ mod bench;
 #[cfg(test)]
 mod book;
 mod conformance;
+mod flake;
 mod fuzz;
 mod host;
 mod node;
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Args),
     /// Check the house rules.
     Tidy(tidy::Args),
+    /// Show what `nix/` claims, with the real nix, offline.
+    Flake,
     /// Run libFuzzer on the parsers of hostile bytes.
     Fuzz(fuzz::Args),
     /// Write evidence with one defect each to a folder, and show who catches what.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Task::Up(args) => up::run(&root, &args),
         Task::Test(args) => test::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
+        Task::Flake => flake::run(&root),
         Task::Fuzz(args) => fuzz::run(&root, &args),
         Task::Conformance(args) => conformance::run(&root, &args),
         Task::Bench(args) => bench::run(&root, &args),

@@ -6,7 +6,7 @@
 use crate::node::{self, Node};
 use crate::reference;
 use crate::steps::{House, Steps};
-use crate::{still, tidy};
+use crate::{flake, still, tidy};
 use anyhow::{Context, Result, bail};
 use builder::{Profile, Thoroughness};
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ pub struct Args {
 
 /// Runs everything; the error names what failed.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(if args.no_vm { 5 } else { 9 });
+    let mut steps = Steps::new(if args.no_vm { 6 } else { 10 });
     steps.next("House rules");
     tidy::run(root, &tidy::Args { json: false })?;
     steps.done("tidy");
@@ -42,6 +42,10 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     steps.next("Node.js with TON's official emulator and the compiler of the contracts, for comparison");
     let node = node::ready(&house)?;
     steps.done("locked modules ready");
+
+    steps.next("Flake: input-free parts built twice, offline; the rest evaluated against a stub of nixpkgs");
+    let claims = flake::check(&house)?;
+    steps.done("the claims of nix/ hold");
 
     if !args.no_vm {
         steps.next("Images: worker, proxy, and debug with both daemons");
@@ -78,7 +82,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         eprintln!("--no-vm: the VM stories were not run");
     }
     eprintln!("\nAll passed in {:.0} s.", steps.seconds());
-    println!("{} passed, 0 failed", on_host + inside);
+    println!("{} passed, 0 failed", claims + on_host + inside);
     Ok(())
 }
 
