@@ -19,6 +19,7 @@
         inherit (alone) kit-crates kit-image kit-tools;
         sources-initrd = alone.sources-of "initrd";
         sources-init = alone.sources-of "init";
+        sources-proxy = alone.sources-of "proxy";
         sources-worker = alone.sources-of "worker";
       };
     in
@@ -31,6 +32,7 @@
         chrysalis = package ./packages/chrysalis.nix;
         initrd = package ./packages/initrd.nix;
         chrysalis-init = package ./packages/init.nix;
+        chrysalis-proxy = package ./packages/proxy.nix;
         chrysalis-worker = package ./packages/worker.nix;
         image-tools = package ./packages/image-tools.nix;
         toolchain = rust.toolchain;

@@ -18,6 +18,10 @@ let
         patchShebangs "$installer"
         "$installer" --prefix="$out" --disable-ldconfig
       done
+      # As published, before anything is patched: the files that the image's own build is locked to.
+      grep -v '^#' ${checkout + "/image/toolchain.lock"} | while read -r sha256 _ _ path; do
+        echo "$sha256  $out/$path"
+      done | sha256sum --check --quiet
     '';
     # Its libraries carry their own metadata, which stripping would destroy.
     dontStrip = true;
