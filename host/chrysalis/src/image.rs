@@ -27,7 +27,8 @@ pub enum Command {
     },
     /// Move a package lock on purpose, and show what changed.
     Lock {
-        /// `packages` (the image), `tools` and `toolchain` (what builds it) or `reference` (what the engine is compared with).
+        /// `packages` (the image), `tools` and `toolchain` (what builds it), `reference` (what the engine is compared with) or
+        /// `nix` (what tests the flake).
         which: Which,
     },
     /// Make the source kit of a commit: everything that a rebuild needs, in one folder addressed by content.
