@@ -112,8 +112,7 @@ fn bindings_have_the_published_values() {
         verifier: Part::Client,
         exporter: &exporter,
         challenge: &bare().digest(),
-        attester_key: &public_key,
-        verifier_key: b"",
+        responder_key: &public_key,
         keys: &none,
         gpu: None,
     };
@@ -122,7 +121,7 @@ fn bindings_have_the_published_values() {
         direction: Direction::Initiator,
         verifier: Part::Proxy,
         challenge: &full().digest(),
-        verifier_key: b"verifier",
+        responder_key: b"verifier",
         keys: &keys,
         gpu: Some(&gpu),
         ..one_way

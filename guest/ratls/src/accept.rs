@@ -1,7 +1,7 @@
 //! The responder's end: handshake, challenge in, admission, evidence out, and evidence in from initiators that have any.
 
 use crate::connect::Attested;
-use crate::endpoint::{Endpoint, peer_end};
+use crate::endpoint::Endpoint;
 use crate::error::{AcceptError, ChannelError, Step};
 use crate::judge::Wanted;
 use crate::link::Link;
@@ -134,14 +134,14 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let facts = tls::facts(stream.get_ref().1)?;
+        let exporter = tls::exporter(stream.get_ref().1)?;
         let challenge = read_challenge(stream, Step::Challenge).await?;
         if challenge.solution.is_some() {
             let (expected, found) = ("a challenge without a solution", "one with a solution to nothing");
             return Err(ChannelError::Unexpected { step: Step::Challenge, expected, found }.into());
         }
-        let theirs = peer_end(challenge.from, facts.peer_key)?;
-        let link = Link::new(facts.exporter, Direction::Responder, self.endpoint.end(), theirs);
+        let (mine, key) = (self.endpoint.part(), self.endpoint.key());
+        let link = Link::new(exporter, Direction::Responder, mine, challenge.from, key);
         let host = self.host_of(challenge.from)?;
         let challenge = self.admit(stream, &link, challenge).await?.to_bytes();
         let Some((verifier, wanted)) = host else {

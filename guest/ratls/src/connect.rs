@@ -1,6 +1,6 @@
 //! The initiator's end: handshake, challenge out, evidence in, judgement, and evidence of its own where it has any.
 
-use crate::endpoint::{Endpoint, peer_end};
+use crate::endpoint::Endpoint;
 use crate::error::{ChannelError, ConnectError, Step};
 use crate::judge::{Claim, Question, Wanted};
 use crate::link::Link;
@@ -76,9 +76,9 @@ where
         connector.connect(tls::server_name(), io).await.map_err(ChannelError::from_handshake)
     })
     .await?;
-    let facts = tls::facts(stream.get_ref().1)?;
-    let link =
-        Link::new(facts.exporter, Direction::Initiator, me.end(), peer_end(wanted.part, facts.peer_key)?);
+    let connection = stream.get_ref().1;
+    let (exporter, key) = (tls::exporter(connection)?, tls::responder_key(connection)?);
+    let link = Link::new(exporter, Direction::Initiator, me.part(), wanted.part, key);
 
     let (question, first) = challenge(&mut stream, &link, verifier, wanted, me.is_attested()).await?;
     if !me.is_attested() {

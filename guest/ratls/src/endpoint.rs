@@ -1,7 +1,7 @@
 //! Our own end: what it is, its TLS key, and how it proves itself.
 
-use crate::error::{AnswerError, ChannelError, Step};
-use crate::link::{End, Link};
+use crate::error::{AnswerError, Step};
+use crate::link::Link;
 use crate::quotes::QuoteQueue;
 use crate::tls;
 use protocol::channel::{ApplicationKeys, Challenge, GpuDemand, GpuShown, MAX_ENVELOPE, Part, Refuse, Shown};
@@ -20,10 +20,17 @@ pub trait GpuSource: Send + Sync {
 
 /// One end of channels, in either direction. One a process: its TLS key lives as long as it does, in memory alone.
 pub struct Endpoint {
-    me: End,
+    part: Part,
     proof: Option<Proof>,
     pub(crate) client: Arc<ClientConfig>,
-    server: Option<Arc<ServerConfig>>,
+    server: Option<Server>,
+}
+
+/// What an attested end shows where it is the responder.
+struct Server {
+    config: Arc<ServerConfig>,
+    /// DER of the SubjectPublicKeyInfo in its certificate.
+    key: Arc<[u8]>,
 }
 
 /// How an attested end proves itself.
@@ -37,9 +44,7 @@ struct Proof {
 impl Endpoint {
     /// A client: verifies others, proves nothing, has no key.
     pub fn anonymous() -> Self {
-        let client = tls::client_config(None).expect("fixed TLS settings fit together");
-        let me = End { part: Part::Client, key: Arc::from([]) };
-        Endpoint { me, proof: None, client: Arc::new(client), server: None }
+        Endpoint { part: Part::Client, proof: None, client: client(), server: None }
     }
 
     /// An end that proves to be `part` by quotes of this queue; makes its TLS key. `static_config` are the exact bytes that
@@ -55,15 +60,10 @@ impl Endpoint {
         static_config: Vec<u8>,
         identity: tls::Identity,
     ) -> Self {
-        let client = tls::client_config(Some(&identity)).expect("fixed TLS settings and our own key fit");
-        let server = tls::server_config(&identity).expect("fixed TLS settings and our own key fit");
+        let config = tls::server_config(&identity).expect("fixed TLS settings and our own key fit");
         let proof = Proof { quotes, static_config, keys: ApplicationKeys::default(), gpu: None };
-        Endpoint {
-            me: End { part, key: identity.public_key.into() },
-            proof: Some(proof),
-            client: Arc::new(client),
-            server: Some(Arc::new(server)),
-        }
+        let server = Server { config: Arc::new(config), key: identity.public_key.into() };
+        Endpoint { part, proof: Some(proof), client: client(), server: Some(server) }
     }
 
     /// Names these keys as its own in all its evidence.
@@ -86,7 +86,7 @@ impl Endpoint {
 
     /// What it is.
     pub fn part(&self) -> Part {
-        self.me.part
+        self.part
     }
 
     /// Whether it proves itself.
@@ -104,12 +104,13 @@ impl Endpoint {
         self.proof.as_ref().map(|proof| &proof.quotes)
     }
 
-    pub(crate) fn end(&self) -> End {
-        self.me.clone()
+    /// The key in the certificate that it shows as a responder; empty for a client, which never is one.
+    pub(crate) fn key(&self) -> Arc<[u8]> {
+        self.server.as_ref().map_or_else(|| Arc::from([]), |server| server.key.clone())
     }
 
     pub(crate) fn server(&self) -> Option<Arc<ServerConfig>> {
-        self.server.clone()
+        self.server.as_ref().map(|server| server.config.clone())
     }
 
     /// Evidence, encoded, in answer to a challenge that came on this connection.
@@ -132,7 +133,7 @@ impl Endpoint {
     /// Refuses at once what can't be met, before a quote is paid for it.
     fn willing(&self, link: &Link, challenge: &Challenge) -> Result<&Proof, AnswerError> {
         let unwilling = |reason, wants: String| Err(AnswerError::Unwilling { reason, wants });
-        let Some(proof) = self.proof.as_ref().filter(|_| challenge.wants == self.me.part) else {
+        let Some(proof) = self.proof.as_ref().filter(|_| challenge.wants == self.part) else {
             return unwilling(Refuse::Part, format!("a {}", challenge.wants));
         };
         if challenge.from != link.peer_part() {
@@ -173,10 +174,6 @@ impl Proof {
     }
 }
 
-/// The end that a peer says it is, with the certificate that such a part must or must not show.
-pub(crate) fn peer_end(part: Part, key: Arc<[u8]>) -> Result<End, ChannelError> {
-    match part.is_attested() == !key.is_empty() {
-        true => Ok(End { part, key }),
-        false => Err(ChannelError::Certificate { part }),
-    }
+fn client() -> Arc<ClientConfig> {
+    Arc::new(tls::client_config().expect("fixed TLS settings fit together"))
 }

@@ -93,13 +93,6 @@ pub enum ChannelError {
         /// What was negotiated instead.
         found: String,
     },
-    /// An attested part without a certificate, or a client with one.
-    #[error("TLS handshake: the peer says it is a {part}, expected {}; the peer breaks the protocol",
-        if .part.is_attested() { "a certificate, found none" } else { "no certificate, found one" })]
-    Certificate {
-        /// What the peer says it is.
-        part: Part,
-    },
     /// The peer closed the connection before the step was complete.
     #[error(
         "{step}: the peer closed the connection after {received} bytes; its own log says why \
@@ -174,7 +167,6 @@ impl ChannelError {
             ChannelError::Alpn { .. }
             | ChannelError::Weaker { .. }
             | ChannelError::Group { .. }
-            | ChannelError::Certificate { .. }
             | ChannelError::Closed { .. }
             | ChannelError::Oversized { .. }
             | ChannelError::Malformed { .. }
@@ -207,8 +199,7 @@ impl ChannelError {
     /// What the peer is told.
     fn refuse(&self) -> Option<Refuse> {
         match self {
-            ChannelError::Certificate { .. }
-            | ChannelError::Oversized { .. }
+            ChannelError::Oversized { .. }
             | ChannelError::Malformed { .. }
             | ChannelError::Unexpected { .. }
             | ChannelError::Reflected => Some(Refuse::Protocol),

@@ -6,7 +6,7 @@
 //!    |-- Challenge --------------------------->|   frame.rs     bounded, with a deadline
 //!    |<- Retry, under load --------------------|   accept.rs    work before quotes
 //!    |<- Challenge, to attested initiators ----|
-//!    |<- Evidence -----------------------------|   endpoint.rs  quote over exporter, challenge, keys, parts
+//!    |<- Evidence -----------------------------|   endpoint.rs  quote over exporter, challenge, key, parts
 //!  judge -> Peer, or Refusal                   |   judge.rs     only now is there a stream
 //!    |-- Evidence, of attested initiators ---->| judge -> Peer
 //!    |<- Accepted -----------------------------|   stream.rs    taken off the front by the first read

@@ -1,4 +1,4 @@
-//! One TLS connection as a binding sees it: its exporter, and the part and key of each end.
+//! One TLS connection as a binding sees it: its exporter, the part of each end, and the responder's key.
 
 use protocol::channel::{ApplicationKeys, Binding, Direction, GpuShown, Part, gpu_nonce};
 use std::fmt;
@@ -11,24 +11,25 @@ pub struct Link {
     exporter: [u8; 32],
     /// The end that this process is.
     me: Direction,
-    initiator: End,
-    responder: End,
-}
-
-/// One end.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) part: Part,
-    /// DER of the SubjectPublicKeyInfo; empty without a certificate.
-    pub(crate) key: Arc<[u8]>,
+    initiator: Part,
+    responder: Part,
+    /// DER of the SubjectPublicKeyInfo in the responder's certificate; an initiator shows none.
+    responder_key: Arc<[u8]>,
 }
 
 impl Link {
-    pub(crate) fn new(exporter: [u8; 32], me: Direction, mine: End, theirs: End) -> Self {
-        match me {
-            Direction::Initiator => Link { exporter, me, initiator: mine, responder: theirs },
-            Direction::Responder => Link { exporter, me, initiator: theirs, responder: mine },
-        }
+    pub(crate) fn new(
+        exporter: [u8; 32],
+        me: Direction,
+        mine: Part,
+        theirs: Part,
+        responder_key: Arc<[u8]>,
+    ) -> Self {
+        let (initiator, responder) = match me {
+            Direction::Initiator => (mine, theirs),
+            Direction::Responder => (theirs, mine),
+        };
+        Link { exporter, me, initiator, responder, responder_key }
     }
 
     /// Which end of the connection this process is.
@@ -38,22 +39,27 @@ impl Link {
 
     /// What this process is on it.
     pub fn part(&self) -> Part {
-        self.end(self.me).part
+        self.end(self.me)
     }
 
     /// What the peer says that it is; proved where there is a [`crate::Peer`].
     pub fn peer_part(&self) -> Part {
-        self.end(self.me.other()).part
+        self.end(self.me.other())
     }
 
     pub(crate) fn exporter(&self) -> &[u8; 32] {
         &self.exporter
     }
 
-    fn end(&self, direction: Direction) -> &End {
+    #[cfg(test)]
+    pub(crate) fn responder_key(&self) -> &[u8] {
+        &self.responder_key
+    }
+
+    fn end(&self, direction: Direction) -> Part {
         match direction {
-            Direction::Initiator => &self.initiator,
-            Direction::Responder => &self.responder,
+            Direction::Initiator => self.initiator,
+            Direction::Responder => self.responder,
         }
     }
 
@@ -65,15 +71,13 @@ impl Link {
         keys: &ApplicationKeys,
         gpu: Option<&GpuShown>,
     ) -> [u8; 64] {
-        let (from, to) = (self.end(attester), self.end(attester.other()));
         let binding = Binding {
             direction: attester,
-            attester: from.part,
-            verifier: to.part,
+            attester: self.end(attester),
+            verifier: self.end(attester.other()),
             exporter: &self.exporter,
             challenge,
-            attester_key: &from.key,
-            verifier_key: &to.key,
+            responder_key: &self.responder_key,
             keys,
             gpu,
         };
@@ -89,6 +93,6 @@ impl Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The exporter is a secret of the connection.
-        write!(f, "Link({} to {}, {:?} here)", self.initiator.part, self.responder.part, self.me)
+        write!(f, "Link({} to {}, {:?} here)", self.initiator, self.responder, self.me)
     }
 }

@@ -13,7 +13,7 @@ mod transcripts;
 mod transport;
 mod trusted;
 
-use crate::link::{End, Link};
+use crate::link::Link;
 use crate::{
     AcceptError, Acceptor, Attested, ConnectError, Endpoint, QuoteLimits, QuoteQueue, Refusal, Step,
     Verifier, Wanted, frame, tls,
@@ -133,9 +133,8 @@ async fn read_challenge(stream: &mut ServerTls) -> Vec<u8> {
 
 /// The responder's view of a connection whose initiator is a client.
 fn link_of(stream: &ServerTls, part: Part, public_key: &[u8]) -> Link {
-    let facts = tls::facts(stream.get_ref().1).unwrap();
-    let mine = End { part, key: public_key.into() };
-    Link::new(facts.exporter, Direction::Responder, mine, End { part: Part::Client, key: facts.peer_key })
+    let exporter = tls::exporter(stream.get_ref().1).unwrap();
+    Link::new(exporter, Direction::Responder, part, Part::Client, public_key.into())
 }
 
 /// A responder on the platform of a world that binds all as it should, after `forge` has changed what is bound and `tamper`

@@ -1,4 +1,5 @@
-//! TLS settings of both ends: version 1.3 only, hybrid key exchange only, no resumption, no early data, ALPN required.
+//! TLS settings of both ends: version 1.3 only, hybrid key exchange only, no resumption, no early data, ALPN required; the
+//! responder alone shows a certificate.
 //!
 //! [`HolderOfKey`] is a dangerous verifier: it accepts any certificate whose key the peer holds. It is private to this
 //! crate and reached only through [`crate::connect`] and [`crate::Acceptor`], which hand out no stream before the exchange.
@@ -11,11 +12,9 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    ClientConfig, ConnectionCommon, DigitallySignedStruct, DistinguishedName, NamedGroup, ServerConfig,
-    SignatureScheme,
+    ClientConfig, ConnectionCommon, DigitallySignedStruct, NamedGroup, ServerConfig, SignatureScheme,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -68,15 +67,13 @@ impl Identity {
     }
 }
 
-/// Settings of a responder. A certificate is asked for and not required: whether there has to be one is known only when
-/// the initiator has said what it is.
+/// Settings of a responder. It asks for no certificate: an attested initiator is known by its evidence, which is bound to the
+/// exporter that only the two ends of this connection have.
 pub(crate) fn server_config(identity: &Identity) -> Result<ServerConfig, rustls::Error> {
-    let provider = provider();
-    let verifier = Arc::new(HolderOfKey { algorithms: provider.signature_verification_algorithms });
     let chain = vec![identity.certificate.clone()];
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_no_client_auth()
         .with_single_cert(chain, identity.private_key.clone_key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -85,19 +82,15 @@ pub(crate) fn server_config(identity: &Identity) -> Result<ServerConfig, rustls:
     Ok(config)
 }
 
-/// Settings of an initiator; it shows a certificate if it has an identity.
-pub(crate) fn client_config(identity: Option<&Identity>) -> Result<ClientConfig, rustls::Error> {
+/// Settings of an initiator, attested or not: it shows no certificate.
+pub(crate) fn client_config() -> Result<ClientConfig, rustls::Error> {
     let provider = provider();
     let verifier = HolderOfKey { algorithms: provider.signature_verification_algorithms };
-    let builder = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => builder
-            .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key.clone_key())?,
-    };
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -117,19 +110,13 @@ pub(crate) fn public_key_of(
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info())
 }
 
-/// What a finished handshake says: the exporter (RFC 8446 section 7.5), and DER of the peer's SubjectPublicKeyInfo.
-pub(crate) struct Facts {
-    pub(crate) exporter: [u8; 32],
-    /// Empty where the peer showed no certificate.
-    pub(crate) peer_key: Arc<[u8]>,
-}
-
-/// Checks what was negotiated, at either end; rustls lets a peer without ALPN through.
-pub(crate) fn facts<D>(connection: &ConnectionCommon<D>) -> Result<Facts, ChannelError> {
-    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+/// The exporter of a finished handshake (RFC 8446 section 7.5), once what was negotiated is right; rustls lets a peer without
+/// ALPN through.
+pub(crate) fn exporter<D>(connection: &ConnectionCommon<D>) -> Result<[u8; 32], ChannelError> {
     if connection.alpn_protocol() != Some(ALPN) {
         let found = connection.alpn_protocol();
         let found = found.map_or_else(|| "none".into(), |other| format!("`{}`", other.escape_ascii()));
+        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
         return Err(match certificate.is_some_and(weak::is_shown_in) {
             true => ChannelError::Weaker { found },
             false => ChannelError::Alpn { found },
@@ -140,9 +127,15 @@ pub(crate) fn facts<D>(connection: &ConnectionCommon<D>) -> Result<Facts, Channe
         other => return Err(ChannelError::Group { found: format!("{other:?}") }),
     }
     let exporter = connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
-    let key = certificate.map(public_key_of).transpose().map_err(ChannelError::Tls)?;
-    let peer_key = key.map_or_else(|| Arc::from([]), |key| Arc::from(key.as_ref()));
-    Ok(Facts { exporter: exporter.map_err(ChannelError::Tls)?, peer_key })
+    exporter.map_err(ChannelError::Tls)
+}
+
+/// DER of the SubjectPublicKeyInfo that the responder showed, at an initiator.
+pub(crate) fn responder_key<D>(connection: &ConnectionCommon<D>) -> Result<Arc<[u8]>, ChannelError> {
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+    let certificate = certificate.ok_or(ChannelError::Tls(rustls::Error::NoCertificatesPresented))?;
+    let key = public_key_of(certificate).map_err(ChannelError::Tls)?;
+    Ok(Arc::from(key.as_ref()))
 }
 
 /// Accepts whoever holds the key of the certificate it shows (TLS 1.3 CertificateVerify, RFC 8446 section 4.4.3), and
@@ -183,48 +176,6 @@ impl ServerCertVerifier for HolderOfKey {
     ) -> Result<ServerCertVerified, rustls::Error> {
         public_key_of(end_entity)?;
         Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
-}
-
-impl ClientCertVerifier for HolderOfKey {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        public_key_of(end_entity)?;
-        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

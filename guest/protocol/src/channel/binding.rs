@@ -4,6 +4,7 @@
 //! SHA-512( field "chrysalis/channel/2" | field direction | field part of the attester | field part of the verifier
 //!   | field exporter | field SHA-256 of the challenge | field attester's key | field verifier's key
 //!   | field application keys | field GPU )
+//! key: DER of the SubjectPublicKeyInfo in the responder's certificate; an initiator shows none, and its key is empty
 //! GPU: empty, or SHA-256 of the envelope | nonce | u32 age in seconds
 //! ```
 //! Each field is of another length or behind a length, so no two lists of fields are the same bytes.
@@ -32,10 +33,8 @@ pub struct Binding<'a> {
     pub exporter: &'a [u8; 32],
     /// SHA-256 of the verifier's challenge as it was sent, with nonce, release, identity and demand in it.
     pub challenge: &'a [u8; 32],
-    /// DER of the attester's SubjectPublicKeyInfo on this connection.
-    pub attester_key: &'a [u8],
-    /// The same of the verifier; empty where it showed no certificate.
-    pub verifier_key: &'a [u8],
+    /// DER of the SubjectPublicKeyInfo in the responder's certificate, whichever end attests.
+    pub responder_key: &'a [u8],
     /// What the attester names as its own.
     pub keys: &'a ApplicationKeys,
     /// GPU evidence that goes with it.
@@ -45,6 +44,10 @@ pub struct Binding<'a> {
 impl Binding<'_> {
     /// 64 bytes: the report data of a quote that is not shared, or a leaf of a batch.
     pub fn report_data(&self) -> [u8; 64] {
+        let (attester_key, verifier_key): (&[u8], &[u8]) = match self.direction {
+            Direction::Initiator => (&[], self.responder_key),
+            Direction::Responder => (self.responder_key, &[]),
+        };
         let mut transcript = Vec::new();
         put(&mut transcript, TAG);
         put(&mut transcript, &self.direction.to_bytes());
@@ -52,8 +55,8 @@ impl Binding<'_> {
         put(&mut transcript, &self.verifier.to_bytes());
         put(&mut transcript, self.exporter);
         put(&mut transcript, self.challenge);
-        put(&mut transcript, self.attester_key);
-        put(&mut transcript, self.verifier_key);
+        put(&mut transcript, attester_key);
+        put(&mut transcript, verifier_key);
         put(&mut transcript, &self.keys.to_bytes());
         let gpu = self.gpu.map(|gpu| {
             let envelope: [u8; 32] = Sha256::digest(&gpu.envelope).into();
@@ -95,8 +98,7 @@ mod tests {
             verifier: Part::Proxy,
             exporter: &[1; 32],
             challenge: &[2; 32],
-            attester_key: b"key",
-            verifier_key: b"",
+            responder_key: b"key",
             keys: &none,
             gpu: Some(&gpu),
         };
@@ -107,9 +109,8 @@ mod tests {
             Binding { verifier: Part::Client, ..base },
             Binding { exporter: &[9; 32], ..base },
             Binding { challenge: &[9; 32], ..base },
-            Binding { attester_key: b"kez", ..base },
-            Binding { verifier_key: b"key", ..base },
-            Binding { attester_key: b"", verifier_key: b"key", ..base },
+            Binding { responder_key: b"kez", ..base },
+            Binding { responder_key: b"", ..base },
             Binding { keys: &keys, ..base },
             Binding { gpu: None, ..base },
             Binding { gpu: Some(&older), ..base },

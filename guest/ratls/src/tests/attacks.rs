@@ -9,7 +9,7 @@ use std::sync::Mutex;
 /// A man in the middle who terminates the initiator's TLS with `config` and passes everything through.
 fn relay(config: ServerConfig, responder: DuplexStream) -> DuplexStream {
     attacker(config, async move |mut to_victim| {
-        let client = tls::client_config(None).unwrap();
+        let client = tls::client_config().unwrap();
         let mut to_responder = bare_client(responder, client).await;
         let challenge = read_challenge(&mut to_victim).await;
         frame::write(&mut to_responder, Step::Challenge, &challenge).await.unwrap();
@@ -147,25 +147,21 @@ async fn a_quote_over_another_key_is_refused() {
     let world = world();
     let other = tls::Identity::generate().public_key;
     let swap = move |link: &mut Link, _: &mut Challenge, _: &mut ApplicationKeys| {
-        let (mine, theirs) =
-            (End { part: Part::Worker, key: other.into() }, End { part: Part::Client, key: Arc::from([]) });
-        *link = Link::new(*link.exporter(), Direction::Responder, mine, theirs);
+        *link = Link::new(*link.exporter(), Direction::Responder, Part::Worker, Part::Client, other.into());
     };
     assert_eq!(failed(ask(forger(&world, swap, |_| {}), &world).await), [CheckName::ReportData]);
 }
 
 #[tokio::test]
 async fn evidence_of_another_direction_or_for_another_part_is_refused() {
+    use Direction::{Initiator, Responder};
+    use Part::{Client, Proxy, Worker};
     let world = world();
-    let end = |part| End { part, key: Arc::from([]) };
-    for turn in [0, 1, 2] {
+    for (direction, mine, theirs) in
+        [(Initiator, Worker, Client), (Responder, Proxy, Client), (Responder, Worker, Proxy)]
+    {
         let forge = move |link: &mut Link, _: &mut Challenge, _: &mut ApplicationKeys| {
-            let exporter = *link.exporter();
-            *link = match turn {
-                0 => Link::new(exporter, Direction::Initiator, end(Part::Worker), end(Part::Client)),
-                1 => Link::new(exporter, Direction::Responder, end(Part::Proxy), end(Part::Client)),
-                _ => Link::new(exporter, Direction::Responder, end(Part::Worker), end(Part::Proxy)),
-            };
+            *link = Link::new(*link.exporter(), direction, mine, theirs, link.responder_key().into());
         };
         assert_eq!(failed(ask(forger(&world, forge, |_| {}), &world).await), [CheckName::ReportData]);
     }
@@ -189,10 +185,10 @@ async fn a_challenge_sent_back_is_refused_as_a_reflection() {
 
 #[tokio::test]
 async fn our_own_evidence_sent_back_is_refused() {
-    // Both ends are services of one release on one connection, with one key: the direction alone tells them apart.
+    // Both ends are services of one release on one connection: the direction alone tells them apart.
     let world = world();
     let me = end(&world, Part::Service);
-    let link = Link::new([7; 32], Direction::Initiator, me.end(), me.end());
+    let link = Link::new([7; 32], Direction::Initiator, me.part(), me.part(), me.key());
     let verifier = world.verifier();
     let wanted = Wanted::part(Part::Service);
 
@@ -204,7 +200,7 @@ async fn our_own_evidence_sent_back_is_refused() {
     assert_eq!(failed, [CheckName::ReportData]);
 
     // The end that faces us is believed with the very same evidence machinery.
-    let facing = Link::new([7; 32], Direction::Responder, me.end(), me.end());
+    let facing = Link::new([7; 32], Direction::Responder, me.part(), me.part(), me.key());
     let question = verifier.ask(&link, &wanted).unwrap();
     let answer = me.answer(&facing, &question.to_bytes()).await.unwrap();
     assert!(verifier.judge(question, &link, &answer).is_ok());

@@ -24,7 +24,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 async fn idler(acceptor: Arc<Acceptor>) -> (Control, AcceptError) {
     let (near, far) = wire();
     let accepting = tokio::spawn(async move { acceptor.accept(far).await.err().unwrap() });
-    let mut stream = bare_client(near, tls::client_config(None).unwrap()).await;
+    let mut stream = bare_client(near, tls::client_config().unwrap()).await;
     let challenge = Challenge::new([1; 32], Part::Client, Part::Worker).to_bytes();
     frame::write(&mut stream, Step::Challenge, &challenge).await.unwrap();
     let told = Control::from_bytes(&frame::read(&mut stream, Step::Evidence, 1 << 20).await.unwrap());
@@ -94,13 +94,13 @@ async fn a_solution_of_another_connection_is_refused() {
         let acceptor = acceptor.clone();
         tokio::spawn(async move { acceptor.accept(far).await.err().unwrap() })
     };
-    let mut stream = bare_client(near, tls::client_config(None).unwrap()).await;
-    let facts = tls::facts(stream.get_ref().1).unwrap();
+    let mut stream = bare_client(near, tls::client_config().unwrap()).await;
+    let exporter = tls::exporter(stream.get_ref().1).unwrap();
     let challenge = Challenge::new([1; 32], Part::Client, Part::Worker);
     frame::write(&mut stream, Step::Challenge, &challenge.to_bytes()).await.unwrap();
     let told = frame::read(&mut stream, Step::Evidence, 64).await.unwrap();
     let Control::Retry { difficulty: bits } = Control::from_bytes(&told).unwrap() else { panic!("{told:?}") };
-    let foreign = (0..).find(|solution| !solves(&facts.exporter, *solution, bits)).unwrap();
+    let foreign = (0..).find(|solution| !solves(&exporter, *solution, bits)).unwrap();
     let second = Challenge { solution: Some(foreign), ..challenge };
     frame::write(&mut stream, Step::Challenge, &second.to_bytes()).await.unwrap();
     let told = frame::read(&mut stream, Step::Evidence, 64).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_full_queue_turns_away_whoever_comes() {
     let limits = QuoteLimits { at_once: 1, waiting: 1, batch: 1, ..QuoteLimits::default() };
     let quotes = QuoteQueue::new(platform, limits);
     let me = Endpoint::attested(Part::Worker, quotes, world.static_config.clone());
-    let link = Link::new([1; 32], Direction::Responder, me.end(), Endpoint::anonymous().end());
+    let link = Link::new([1; 32], Direction::Responder, me.part(), Part::Client, me.key());
     let challenge = Challenge::new([1; 32], Part::Client, Part::Worker).to_bytes();
     let both = async {
         let first = me.answer(&link, &challenge);
@@ -151,7 +151,7 @@ async fn a_challenge_that_changes_after_the_demand_for_work_is_refused() {
     for (nonce, solution) in [([2; 32], None), ([2; 32], Some(0))] {
         let (near, far) = wire();
         let initiator = async {
-            let mut stream = bare_client(near, tls::client_config(None).unwrap()).await;
+            let mut stream = bare_client(near, tls::client_config().unwrap()).await;
             let challenge = Challenge::new([1; 32], Part::Client, Part::Worker);
             frame::write(&mut stream, Step::Challenge, &challenge.to_bytes()).await.unwrap();
             frame::read(&mut stream, Step::Evidence, 64).await.unwrap();
@@ -204,7 +204,7 @@ async fn frames_over_their_bound_are_refused_before_they_are_read() {
     let (near, far) = wire();
     let acceptor = world.acceptor();
     let initiator = async {
-        let mut stream = bare_client(near, tls::client_config(None).unwrap()).await;
+        let mut stream = bare_client(near, tls::client_config().unwrap()).await;
         stream.write_all(&513_u32.to_be_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         stream

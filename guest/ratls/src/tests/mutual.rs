@@ -240,19 +240,18 @@ async fn forged(
 ) -> Result<(), AcceptError> {
     let (proxy, worker) = worlds();
     let acceptor = host(&worker, Part::Worker, &proxy, Part::Proxy);
-    let identity = tls::Identity::generate();
     let (near, far) = wire();
     let initiator = async {
-        let mut stream = bare_client(near, tls::client_config(Some(&identity)).unwrap()).await;
-        let facts = tls::facts(stream.get_ref().1).unwrap();
+        let mut stream = bare_client(near, tls::client_config().unwrap()).await;
+        let exporter = tls::exporter(stream.get_ref().1).unwrap();
+        let key = tls::responder_key(stream.get_ref().1).unwrap();
         let own = Challenge::new([9; 32], Part::Proxy, Part::Worker).to_bytes();
         frame::write(&mut stream, Step::Challenge, &own).await.unwrap();
         let asked = frame::read(&mut stream, Step::Challenge, 512).await.unwrap();
         frame::read(&mut stream, Step::Evidence, 1 << 20).await.unwrap();
         let mut challenge = Challenge::from_bytes(&asked).unwrap();
-        let mine = End { part: Part::Proxy, key: identity.public_key.clone().into() };
-        let theirs = End { part: Part::Worker, key: facts.peer_key };
-        let link = forge(Link::new(facts.exporter, Direction::Initiator, mine, theirs), &mut challenge);
+        let link = Link::new(exporter, Direction::Initiator, Part::Proxy, Part::Worker, key);
+        let link = forge(link, &mut challenge);
         let keys = ApplicationKeys::default();
         let leaf = link.report_data(Direction::Initiator, &challenge.digest(), &keys, None);
         let mut shown = quoted(proxy.attester.as_ref(), PROXY, &leaf);
@@ -268,27 +267,19 @@ async fn forged(
 async fn an_initiators_evidence_of_elsewhere_is_refused() {
     forged(|link, _| link, |_| {}).await.unwrap();
 
-    let ends = |link: &Link| (link.part(), link.peer_part());
-    let other_key = |part| End { part, key: tls::Identity::generate().public_key.into() };
+    let on = |exporter: [u8; 32], key: Arc<[u8]>| {
+        move |_: Link, _: &mut Challenge| {
+            Link::new(exporter, Direction::Initiator, Part::Proxy, Part::Worker, key)
+        }
+    };
+    let other_key = || Arc::from(tls::Identity::generate().public_key);
     let refused = [
-        // Another connection,
-        forged(
-            |link, _| {
-                let ((mine, theirs), exporter) = (ends(&link), [1; 32]);
-                Link::new(exporter, Direction::Initiator, other_key(mine), other_key(theirs))
-            },
-            |_| {},
-        )
-        .await,
-        // ... other keys on this one: the initiator's certificate is not in the exporter,
-        forged(
-            |link, _| {
-                let ((mine, theirs), exporter) = (ends(&link), *link.exporter());
-                Link::new(exporter, Direction::Initiator, other_key(mine), other_key(theirs))
-            },
-            |_| {},
-        )
-        .await,
+        // Another connection, to the very same responder,
+        forged(|link, challenge| on([1; 32], link.responder_key().into())(link, challenge), |_| {}).await,
+        // ... another responder's key on this one,
+        forged(|link, challenge| on(*link.exporter(), other_key())(link, challenge), |_| {}).await,
+        // ... no key, as evidence of the other direction would have it,
+        forged(|link, challenge| on(*link.exporter(), Arc::from([]))(link, challenge), |_| {}).await,
         // ... an older challenge, ... and keys that were added.
         forged(
             |link, challenge| {
@@ -306,4 +297,41 @@ async fn an_initiators_evidence_of_elsewhere_is_refused() {
         assert_eq!(refusal.reasons(), ["report_data"]);
         assert!(error.is_peer_fault());
     }
+}
+
+#[tokio::test]
+async fn an_initiators_evidence_relayed_under_the_responders_stolen_key_is_refused() {
+    // The attacker faces the proxy with the worker's own TLS key and right evidence, asks it the very question that the worker
+    // asks, and hands its answer on. The proxy shows no certificate: the exporter alone gives the relay away.
+    let (proxy, worker) = worlds();
+    let identity = tls::Identity::generate();
+    let (stolen, key) = (tls::server_config(&identity).unwrap(), identity.public_key.clone());
+    let right = Acceptor::new(Arc::new(end_with(&worker, Part::Worker, identity))).unwrap();
+    let right = right.attested(Arc::new(proxy.verifier()), Wanted::part(Part::Proxy));
+    let (attester, static_config) = (worker.attester.clone(), worker.static_config.clone());
+    let (to_worker, far) = wire();
+    let near = attacker(stolen, async move |mut to_proxy| {
+        let mut to_worker = bare_client(to_worker, tls::client_config().unwrap()).await;
+        let challenge = read_challenge(&mut to_proxy).await;
+        frame::write(&mut to_worker, Step::Challenge, &challenge).await.unwrap();
+        let asked = frame::read(&mut to_worker, Step::Challenge, 512).await.unwrap();
+        frame::read(&mut to_worker, Step::Evidence, 1 << 20).await.unwrap();
+        frame::write(&mut to_proxy, Step::Challenge, &asked).await.unwrap();
+        let exporter = tls::exporter(to_proxy.get_ref().1).unwrap();
+        let link = Link::new(exporter, Direction::Responder, Part::Worker, Part::Proxy, key.into());
+        let digest = Challenge::from_bytes(&challenge).unwrap().digest();
+        let leaf = link.report_data(Direction::Responder, &digest, &ApplicationKeys::default(), None);
+        let shown = quoted(attester.as_ref(), &static_config, &leaf);
+        frame::write(&mut to_proxy, Step::Evidence, &shown.to_bytes()).await.unwrap();
+        let answer = frame::read(&mut to_proxy, Step::Evidence, 1 << 20).await.unwrap();
+        frame::write(&mut to_worker, Step::Evidence, &answer).await.unwrap();
+        let _ = to_worker.read(&mut [0; 1]).await;
+    });
+    let (me, verifier, wanted) = (end(&proxy, Part::Proxy), worker.verifier(), Wanted::part(Part::Worker));
+    let (accepted, connected) =
+        tokio::join!(right.accept(far), crate::connect(near, &me, &verifier, &wanted));
+    // To the proxy all is well; what it says it is nobody else's.
+    connected.unwrap();
+    let error = accepted.err().unwrap();
+    assert_eq!(error.refusal().unwrap_or_else(|| panic!("{error}")).reasons(), ["report_data"]);
 }

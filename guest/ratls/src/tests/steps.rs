@@ -24,19 +24,8 @@ async fn accepting<F>(acceptor: Acceptor, play: impl FnOnce(ClientTls) -> F + Se
 where
     F: Future<Output = ()> + Send,
 {
-    accepting_as(acceptor, None, play).await
-}
-
-async fn accepting_as<F>(
-    acceptor: Acceptor,
-    identity: Option<tls::Identity>,
-    play: impl FnOnce(ClientTls) -> F + Send + 'static,
-) -> AcceptError
-where
-    F: Future<Output = ()> + Send,
-{
     let (near, far) = wire();
-    let config = tls::client_config(identity.as_ref()).unwrap();
+    let config = tls::client_config().unwrap();
     let playing = tokio::spawn(async move { play(bare_client(near, config).await).await });
     let error = acceptor.accept(far).await.err().unwrap();
     playing.abort();
@@ -84,7 +73,7 @@ async fn an_attested_initiator_that_stops_is_cut_while_its_evidence_is_awaited()
             }
             std::future::pending::<()>().await;
         };
-        let error = accepting_as(acceptor, Some(tls::Identity::generate()), half).await;
+        let error = accepting(acceptor, half).await;
         // Trickled zeros are the length of an empty frame, which is no evidence.
         let stated = match (&error, trickles) {
             (AcceptError::Channel(ChannelError::Deadline { step: Step::Evidence }), false) => true,
@@ -100,7 +89,7 @@ async fn an_attested_initiator_that_stops_is_cut_while_its_evidence_is_awaited()
         frame::write(&mut stream, Step::Challenge, &challenge).await.unwrap();
         trickle(&mut stream, &[[0, 0, 1, 0].as_slice(), &[7; 1000]].concat()).await;
     };
-    let error = accepting_as(acceptor, Some(tls::Identity::generate()), slow).await;
+    let error = accepting(acceptor, slow).await;
     let deadline = matches!(error, AcceptError::Channel(ChannelError::Deadline { step: Step::Evidence }));
     assert!(deadline, "{error}");
 }
@@ -160,7 +149,7 @@ async fn awaiting(bytes: Vec<u8>) -> (crate::ChannelStream<DuplexStream>, tokio:
         let mut stream = acceptor.accept(far).await.unwrap();
         trickle(&mut stream, &bytes).await;
     });
-    let stream = bare_client(near, tls::client_config(None).unwrap()).await;
+    let stream = bare_client(near, tls::client_config().unwrap()).await;
     (crate::ChannelStream::awaiting_verdict(stream.into()), held)
 }
 

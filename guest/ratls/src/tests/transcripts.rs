@@ -15,9 +15,8 @@ fn puppet(world: &World, edit: impl FnOnce(Vec<Vec<u8>>) -> Vec<u8> + Send + 'st
     let me = end_with(world, Part::Service, identity.clone_for_tests());
     attacker(tls::server_config(&identity).unwrap(), async move |mut stream| {
         let challenge = read_challenge(&mut stream).await;
-        let facts = tls::facts(stream.get_ref().1).unwrap();
-        let theirs = End { part: Part::Service, key: facts.peer_key };
-        let link = Link::new(facts.exporter, Direction::Responder, me.end(), theirs);
+        let exporter = tls::exporter(stream.get_ref().1).unwrap();
+        let link = Link::new(exporter, Direction::Responder, me.part(), Part::Service, me.key());
         let evidence = me.answer(&link, &challenge).await.unwrap();
         let own = Challenge::new([9; 32], Part::Service, Part::Service).to_bytes();
         let frames = vec![framed(&own), framed(&evidence), framed(&Control::Accepted.to_bytes())];
@@ -110,15 +109,13 @@ async fn respond(
     edit: impl FnOnce([Vec<u8>; 2]) -> Vec<u8>,
 ) -> Result<(), String> {
     let acceptor = mutual::host(world, Part::Service, world, Part::Service);
-    let identity = tls::Identity::generate();
-    let me = end_with(world, Part::Service, identity.clone_for_tests());
+    let me = end(world, Part::Service);
     let (near, far) = wire();
     let initiator = async {
-        let config = tls::client_config(Some(&identity)).unwrap();
-        let mut stream = bare_client(near, config).await;
-        let facts = tls::facts(stream.get_ref().1).unwrap();
-        let theirs = End { part: Part::Service, key: facts.peer_key };
-        let link = Link::new(facts.exporter, Direction::Initiator, me.end(), theirs);
+        let mut stream = bare_client(near, tls::client_config().unwrap()).await;
+        let exporter = tls::exporter(stream.get_ref().1).unwrap();
+        let key = tls::responder_key(stream.get_ref().1).unwrap();
+        let link = Link::new(exporter, Direction::Initiator, me.part(), Part::Service, key);
         let own = Challenge::new([9; 32], Part::Service, Part::Service).to_bytes();
         let asked = match challenge_first {
             true => {

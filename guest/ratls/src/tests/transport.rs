@@ -26,7 +26,7 @@ fn x25519() -> Arc<rustls::crypto::CryptoProvider> {
 #[tokio::test]
 async fn a_downgrade_of_the_key_exchange_is_refused_by_the_responder() {
     // As an attacker in the path would have it: the same settings, the hybrid group taken out.
-    let config = tls::client_config(None).unwrap();
+    let config = tls::client_config().unwrap();
     let mut downgraded = rustls::ClientConfig::builder_with_provider(x25519())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -73,7 +73,7 @@ async fn wrong_alpn_is_refused() {
     let older = b"chrysalis/1".to_vec();
     for offered in [vec![], vec![older], vec![b"h2".to_vec(), b"http/1.1".to_vec()]] {
         // ... by the responder,
-        let mut config = tls::client_config(None).unwrap();
+        let mut config = tls::client_config().unwrap();
         config.alpn_protocols = offered.clone();
         let (near, far) = wire();
         let client = TlsConnector::from(Arc::new(config));
@@ -150,7 +150,7 @@ async fn tls12_is_refused_by_the_initiator() {
 #[tokio::test]
 async fn a_session_is_never_resumed() {
     let acceptor = Arc::new(world().acceptor());
-    let mut config = tls::client_config(None).unwrap();
+    let mut config = tls::client_config().unwrap();
     config.resumption = rustls::client::Resumption::in_memory_sessions(8);
     let connector = TlsConnector::from(Arc::new(config));
     for _ in 0..2 {
@@ -173,19 +173,6 @@ async fn a_certificate_without_its_key_is_refused() {
             Some(self.0.clone())
         }
     }
-    impl rustls::client::ResolvesClientCert for Mismatched {
-        fn resolve(
-            &self,
-            _: &[&[u8]],
-            _: &[rustls::SignatureScheme],
-        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
-            Some(self.0.clone())
-        }
-
-        fn has_certs(&self) -> bool {
-            true
-        }
-    }
     let world = world();
     let (shown, held) = (tls::Identity::generate(), tls::Identity::generate());
     let signer = tls::provider().key_provider.load_private_key(held.private_key).unwrap();
@@ -193,37 +180,62 @@ async fn a_certificate_without_its_key_is_refused() {
     let bad = rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature);
 
     let mut config = own_key();
-    config.cert_resolver = Arc::new(Mismatched(certified.clone()));
+    config.cert_resolver = Arc::new(Mismatched(certified));
     let error = ask(attacker(config, async |_| ()), &world).await.err().unwrap();
     assert!(matches!(&error, ConnectError::Channel(ChannelError::Tls(found)) if *found == bad), "{error}");
-
-    let mut config = tls::client_config(None).unwrap();
-    config.client_auth_cert_resolver = Arc::new(Mismatched(certified));
-    let (near, far) = wire();
-    let acceptor = world.acceptor();
-    let (accepted, _stream) = tokio::join!(acceptor.accept(far), bare_client(near, config));
-    let error = accepted.err().unwrap();
-    assert!(matches!(&error, AcceptError::Channel(ChannelError::Tls(found)) if *found == bad), "{error}");
 }
 
 #[tokio::test]
-async fn a_part_without_a_certificate_and_a_client_with_one_are_refused() {
-    let world = world();
-    let identity = tls::Identity::generate();
-    for (part, shown) in [(Part::Proxy, None), (Part::Client, Some(&identity))] {
-        let (near, far) = wire();
-        let acceptor = world.acceptor();
-        let initiator = async {
-            let mut stream = bare_client(near, tls::client_config(shown).unwrap()).await;
-            let challenge = Challenge::new([1; 32], part, Part::Worker).to_bytes();
-            frame::write(&mut stream, Step::Challenge, &challenge).await.unwrap();
-            frame::read(&mut stream, Step::Verdict, 64).await.unwrap()
-        };
-        let (accepted, told) = tokio::join!(acceptor.accept(far), initiator);
-        let error = accepted.err().unwrap();
-        let stated =
-            matches!(error, AcceptError::Channel(ChannelError::Certificate { part: p }) if p == part);
-        assert!(stated && error.is_peer_fault(), "{error}");
-        assert_eq!(Control::from_bytes(&told).unwrap(), Control::Refuse(protocol::channel::Refuse::Protocol));
+async fn the_responder_asks_for_no_certificate() {
+    #[derive(Debug)]
+    struct Asked(Arc<std::sync::atomic::AtomicBool>);
+    impl rustls::client::ResolvesClientCert for Asked {
+        fn resolve(
+            &self,
+            _: &[&[u8]],
+            _: &[rustls::SignatureScheme],
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            None
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
     }
+    let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut config = tls::client_config().unwrap();
+    config.client_auth_cert_resolver = Arc::new(Asked(asked.clone()));
+    let mut stream = bare_client(honest(&Arc::new(world().acceptor())), config).await;
+    let challenge = Challenge::new([1; 32], Part::Client, Part::Worker).to_bytes();
+    frame::write(&mut stream, Step::Challenge, &challenge).await.unwrap();
+    frame::read(&mut stream, Step::Evidence, 1 << 20).await.unwrap();
+    assert!(!asked.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn an_initiator_that_says_it_is_a_part_has_to_prove_it() {
+    // No certificate parts clients from the others: whoever says that it is a proxy is asked for a proxy's evidence.
+    let (proxy, worker) = mutual::worlds();
+    let acceptor = mutual::host(&worker, Part::Worker, &proxy, Part::Proxy);
+    let (near, far) = wire();
+    let initiator = async {
+        let mut stream = bare_client(near, tls::client_config().unwrap()).await;
+        let challenge = Challenge::new([1; 32], Part::Proxy, Part::Worker).to_bytes();
+        frame::write(&mut stream, Step::Challenge, &challenge).await.unwrap();
+        let asked = frame::read(&mut stream, Step::Challenge, 512).await.unwrap();
+        let asked = Challenge::from_bytes(&asked).unwrap();
+        assert_eq!((asked.from, asked.wants), (Part::Worker, Part::Proxy));
+        frame::read(&mut stream, Step::Evidence, 1 << 20).await.unwrap();
+        // The word of a client instead.
+        stream.write_all(b"\0\0\0\x04GET ").await.unwrap();
+        stream.flush().await.unwrap();
+        frame::read(&mut stream, Step::Verdict, 64).await.unwrap()
+    };
+    let (accepted, told) = tokio::join!(acceptor.accept(far), initiator);
+    let error = accepted.err().unwrap();
+    let malformed =
+        matches!(error, AcceptError::Channel(ChannelError::Malformed { step: Step::Evidence, .. }));
+    assert!(malformed && error.is_peer_fault(), "{error}");
+    assert_eq!(Control::from_bytes(&told).unwrap(), Control::Refuse(protocol::channel::Refuse::Protocol));
 }

@@ -105,10 +105,9 @@ fn judge_accepted(
             wanted.identity.is_none_or(|key| key == attester.machine),
             "identity: another machine than the wanted one was accepted",
         ),
-        (world.peer_key(at) == attester.machine, "agreement: the TLS key is not the attester's"),
         (
-            world.peer_key(from) == verifier.machine,
-            "agreement: the attester sees another TLS key than the verifier's",
+            world.responder_key(at) == world.responder_key(from),
+            "agreement: the ends see different TLS keys of the responder",
         ),
     ];
     claims.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, claim)| Err(claim))
@@ -136,7 +135,7 @@ fn wire(scenario: &Scenario, links: &mut Vec<Option<Link>>, out: &mut Vec<Vec<Li
     }
     for peer in at + 1..links.len() {
         let (near, far) = (&scenario.ends[at], &scenario.ends[peer]);
-        if links[peer].is_some() || near.direction == far.direction || !shows_certificates(near, far) {
+        if links[peer].is_some() || near.direction == far.direction {
             continue;
         }
         type Make = fn(Place) -> Link;
@@ -151,20 +150,12 @@ fn wire(scenario: &Scenario, links: &mut Vec<Option<Link>>, out: &mut Vec<Vec<Li
     links[at] = None;
 }
 
-/// An end that wants evidence wants a client certificate, and a server always has one.
-fn shows_certificates(one: &End, other: &End) -> bool {
-    let asks = |verifier: &End, shown: &End| verifier.wants.is_none() || shown.machine != NOBODY;
-    asks(one, other) && asks(other, one)
-}
-
-/// With which key the attacker may face an end.
+/// With which key the attacker may face an end: none as an initiator, his own or a stolen one as a responder.
 fn attackers_keys(scenario: &Scenario, end: &End) -> Vec<Machine> {
-    let mut keys = scenario.stolen.clone();
-    match end.direction == Direction::Responder && end.wants.is_none() {
-        true => keys.push(NOBODY),
-        false => keys.push(ATTACKER),
+    match end.direction {
+        Direction::Responder => vec![NOBODY],
+        Direction::Initiator => scenario.stolen.iter().copied().chain([ATTACKER]).collect(),
     }
-    keys
 }
 
 fn trace(

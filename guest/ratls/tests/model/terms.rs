@@ -9,7 +9,7 @@ pub type Place = u8;
 
 /// In the place of a machine's key: the attacker's own TLS key.
 pub const ATTACKER: u8 = 200;
-/// In the place of a machine's key: the end shows no certificate.
+/// In the place of a machine's key: no certificate is shown.
 pub const NOBODY: u8 = 255;
 
 /// Roles of the ends, as in the protocol.
@@ -56,10 +56,8 @@ pub enum Field {
     AttesterPart,
     /// The verifier's part.
     VerifierPart,
-    /// The attester's TLS key.
-    AttesterKey,
-    /// The verifier's TLS key.
-    VerifierKey,
+    /// The responder's TLS key, as each end sees it; an initiator has none.
+    ResponderKey,
     /// The application keys that the evidence names.
     ApplicationKeys,
     /// The GPU evidence.
@@ -74,7 +72,7 @@ pub enum Field {
 
 impl Field {
     /// Every one that a report data or a check is made of.
-    pub const ALL: [Field; 15] = [
+    pub const ALL: [Field; 14] = [
         Field::Exporter,
         Field::Nonce,
         Field::ChallengeFrom,
@@ -83,8 +81,7 @@ impl Field {
         Field::Direction,
         Field::AttesterPart,
         Field::VerifierPart,
-        Field::AttesterKey,
-        Field::VerifierKey,
+        Field::ResponderKey,
         Field::ApplicationKeys,
         Field::Gpu,
         Field::Release,
@@ -139,8 +136,7 @@ pub struct Binding {
     pub verifier: Part,
     pub exporter: (Place, Place),
     pub challenge: Challenge,
-    pub attester_key: u8,
-    pub verifier_key: u8,
+    pub responder_key: u8,
     pub keys: Machine,
     pub gpu: Machine,
 }
@@ -152,8 +148,7 @@ const EMPTY: Binding = Binding {
     verifier: Part::Client,
     exporter: (NOBODY, NOBODY),
     challenge: Challenge { nonce: (NOBODY, 0), from: Part::Client, wants: Part::Client, identity: None },
-    attester_key: NOBODY,
-    verifier_key: NOBODY,
+    responder_key: NOBODY,
     keys: NOBODY,
     gpu: NOBODY,
 };
@@ -165,7 +160,7 @@ impl Bound {
             Bound::Channel(binding) => Bound::Channel(binding.without(without)),
             // Without domain tags it is but the hash over a key.
             Bound::Certificate(key) if without.has(Field::Tag) => {
-                Bound::Channel(Binding { attester_key: key, ..EMPTY }.without(without))
+                Bound::Channel(Binding { responder_key: key, ..EMPTY }.without(without))
             }
             Bound::Certificate(key) => Bound::Certificate(key),
         }
@@ -184,8 +179,7 @@ impl Binding {
                 Field::Direction => self.direction = EMPTY.direction,
                 Field::AttesterPart => self.attester = EMPTY.attester,
                 Field::VerifierPart => self.verifier = EMPTY.verifier,
-                Field::AttesterKey => self.attester_key = EMPTY.attester_key,
-                Field::VerifierKey => self.verifier_key = EMPTY.verifier_key,
+                Field::ResponderKey => self.responder_key = EMPTY.responder_key,
                 Field::ApplicationKeys => self.keys = EMPTY.keys,
                 Field::Gpu => self.gpu = EMPTY.gpu,
                 Field::Release | Field::Accepted | Field::Tag => {}

@@ -131,10 +131,12 @@ impl World<'_> {
         }
     }
 
-    pub fn peer_key(&self, at: Place) -> u8 {
-        match self.link(at) {
-            Link::Direct(peer) | Link::Leaked(peer) => self.end(peer).machine,
-            Link::Attacker(key) => key,
+    /// The key in the responder's certificate, as the end at `at` knows it: its own, or the one that it was shown.
+    pub fn responder_key(&self, at: Place) -> u8 {
+        match (self.end(at).direction, self.link(at)) {
+            (Direction::Responder, _) => self.end(at).machine,
+            (Direction::Initiator, Link::Direct(peer) | Link::Leaked(peer)) => self.end(peer).machine,
+            (Direction::Initiator, Link::Attacker(key)) => key,
         }
     }
 
@@ -162,8 +164,7 @@ impl World<'_> {
             verifier: challenge.from,
             exporter: self.exporter(at),
             challenge,
-            attester_key: end.machine,
-            verifier_key: self.peer_key(at),
+            responder_key: self.responder_key(at),
             keys: end.machine,
             gpu: end.machine,
         })
@@ -178,8 +179,7 @@ impl World<'_> {
             verifier: end.part,
             exporter: self.exporter(at),
             challenge: self.challenge(at, round)?,
-            attester_key: self.peer_key(at),
-            verifier_key: end.machine,
+            responder_key: self.responder_key(at),
             keys,
             gpu,
         }))
