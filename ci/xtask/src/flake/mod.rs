@@ -80,6 +80,8 @@ pub fn check(house: &House) -> Result<usize> {
         show(&stand).with_context(|| format!("nix/: not so: {claim}"))?;
         eprintln!("      ok  {claim}");
     }
+    // What changed copies left behind; what was built twice is kept, with all that it refers to.
+    stand.nix.ask(&stand.source, "nix-store", &["--gc", "--quiet"])?;
     if !stand.nix.sandboxed() {
         eprintln!("      note: builds were not sandboxed");
     }
@@ -164,11 +166,11 @@ fn input_free_parts_build_twice(stand: &Stand<'_>) -> Result<()> {
     let installables = INPUT_FREE.map(|name| format!("{FLAKE}#{name}"));
     let installables: Vec<&str> = installables.iter().map(String::as_str).collect();
     let build = |how: &[&str]| {
-        let args = [&["build", "--no-link"], how, &installables].concat();
+        let args = [&["build"], how, &installables].concat();
         stand.nix.ask(&stand.source, "nix", &args)
     };
-    let paths = build(&["--print-out-paths"])?;
-    build(&["--rebuild"])?;
+    let paths = build(&["--print-out-paths", "--out-link", root::KEPT])?;
+    build(&["--rebuild", "--no-link"])?;
     let index =
         paths.lines().find(|path| path.ends_with("-kit-crates")).context("nix named no kit-crates")?;
     let lines =

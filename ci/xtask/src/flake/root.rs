@@ -17,9 +17,12 @@ use std::process::{Command, Output, Stdio};
 const ENTER: &str = include_str!("enter.sh");
 /// The checkout's flake as it is seen inside.
 pub const FLAKE: &str = "path:/run/source?dir=nix";
+/// Names of what the store keeps, each a link.
+pub const KEPT: &str = "/nix/var/nix/gcroots/kept";
 /// What every command is told. Builders run as this user: a machine for tests has no group of build users.
 const SETTINGS: &str = "substitute = false\nbuild-users-group =\nsandbox-fallback = false\nflake-registry =\n\
-                        experimental-features = nix-command flakes\nfsync-metadata = false\ndownload-attempts = 1\n";
+                        experimental-features = nix-command flakes\nfsync-metadata = false\ndownload-attempts = 1\n\
+                        require-drop-supplementary-groups = false\n";
 
 /// A nix that is ready.
 pub struct Nix {
