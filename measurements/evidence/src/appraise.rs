@@ -167,7 +167,8 @@ pub(crate) fn verify_with(cache: Option<&Cache>, inputs: &Inputs<'_>) -> Verdict
     let reference = inputs.reference();
     bound::mrconfigid(&mut checks, &quote.td, inputs.static_config, reference);
     bound::registers(&mut checks, &quote.td, reference);
-    log::check(&mut checks, &quote.td, inputs.event_log, inputs.policy.platform());
+    let (platform, replays) = (inputs.policy.platform(), cache.map(Cache::replays));
+    log::check(&mut checks, &quote.td, inputs.event_log, platform, replays, signed.verified);
     runtime::check(&mut checks, &quote.td, inputs.runtime, reference);
     bound::report_data(&mut checks, &quote.td, inputs.report_data);
     conclude(inputs, checks, Some(quote.td), signed)

@@ -12,10 +12,12 @@
 //! signatures are checked again; a remembered answer is therefore the library's own. A failing check is never answered from
 //! here: the slow path is asked, so that warm and cold verdicts are equal in every word.
 //!
-//! Bounded in entries and bytes, least recently used first out; no clock.
+//! Bounded in entries and bytes, least recently used first out; no clock. Beside them stands what a few event logs come to
+//! ([`crate::replays`]).
 
 use crate::appraise::{Appraised, Inputs, Refused, appraise_with, verify_with};
 use crate::quote::Quote;
+use crate::replays::Replays;
 use crate::signatures::Endorsed;
 use crate::td::TD10_LEN;
 use crate::{Collateral, Policy, Reference, Verdict};
@@ -42,6 +44,7 @@ pub(crate) type Key = [u8; 32];
 #[derive(Debug)]
 pub struct Cache {
     inner: Mutex<Inner>,
+    replays: Replays,
     max_entries: usize,
     max_bytes: usize,
 }
@@ -57,8 +60,12 @@ pub struct CacheStats {
     pub missed: u64,
     /// Platforms kept now.
     pub entries: usize,
-    /// Bytes kept now, about.
+    /// Bytes kept now, about, without event logs.
     pub bytes: usize,
+    /// Event logs that were known in the very same bytes: not replayed.
+    pub known_logs: u64,
+    /// Event logs kept now, at most 8.
+    pub logs: usize,
 }
 
 #[derive(Debug, Default)]
@@ -87,9 +94,10 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// An empty cache of at most that many platforms and about that many bytes.
+    /// An empty cache of at most that many platforms and about that many bytes, and 8 event logs.
     pub fn new(max_entries: usize, max_bytes: usize) -> Self {
-        Cache { inner: Mutex::default(), max_entries, max_bytes }
+        let replays = Replays::new(max_entries);
+        Cache { inner: Mutex::default(), replays, max_entries, max_bytes }
     }
 
     /// As [`crate::verify`], faster where the platform is known.
@@ -113,7 +121,12 @@ impl Cache {
     /// How it has done.
     pub fn stats(&self) -> CacheStats {
         let inner = self.lock();
-        CacheStats { entries: inner.entries.len(), bytes: inner.bytes(), ..inner.stats }
+        let (known_logs, logs) = self.replays.stats();
+        CacheStats { entries: inner.entries.len(), bytes: inner.bytes(), known_logs, logs, ..inner.stats }
+    }
+
+    pub(crate) fn replays(&self) -> &Replays {
+        &self.replays
     }
 
     /// The endorsements of this quote's platform, if they are known to hold now and the quote's own signatures hold.

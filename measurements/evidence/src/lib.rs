@@ -32,6 +32,7 @@ mod pck;
 mod policy;
 mod quote;
 mod reference;
+mod replays;
 mod runtime;
 mod signatures;
 mod tcb;

@@ -6,34 +6,45 @@
 //! registers only, and RTMR3 itself against the guest's own events ([`crate::runtime`]).
 
 use crate::policy::Platform;
+use crate::replays::{Replayed, Replays};
 use crate::td::{TdReport, named};
 use crate::td_checks::brief;
 use crate::verdict::{CheckName, Checks};
 use measure::tcg;
 use measure::wire::{EventLog, LogFormat, MAX_EVENT_LOG};
-use measure::{Register, Registers};
+use measure::{Digest384, Register, Registers};
+use std::sync::Arc;
 
 const EXPECTED: &str = "a log that replays to the registers of the quote";
 
-pub(crate) fn check(checks: &mut Checks, td: &TdReport, log: Option<&EventLog>, platform: Platform) {
+/// `known` are logs that were replayed before, and take this one where `genuine`: where the quote's signatures hold.
+pub(crate) fn check(
+    checks: &mut Checks,
+    td: &TdReport,
+    log: Option<&EventLog>,
+    platform: Platform,
+    known: Option<&Replays>,
+    genuine: bool,
+) {
     let Some(log) = log else {
         return checks.skip(CheckName::EventLog, EXPECTED, "no event log given");
     };
-    let (good, found) = match replay(td, log, platform) {
-        Err(why) => (false, why),
-        Ok(replayed) => compare(td, &replayed),
-    };
+    let before = known.and_then(|known| known.find(log, platform));
+    let (good, found) =
+        match before.as_ref().map_or_else(|| replay(log, platform).map(Arc::new), |b| Ok(b.clone())) {
+            Err(why) => (false, why),
+            Ok(replayed) => {
+                let (good, found) = compare(td, &replayed);
+                if let Some(known) = known.filter(|_| good && genuine && before.is_none()) {
+                    known.keep(log, platform, &replayed);
+                }
+                (good, found)
+            }
+        };
     checks.judge(CheckName::EventLog, good, EXPECTED, &found, "event log and quote");
 }
 
-/// What a log comes to, and for which registers it speaks.
-struct Replayed {
-    registers: Registers,
-    covers: Vec<Register>,
-    events: usize,
-}
-
-fn replay(td: &TdReport, log: &EventLog, platform: Platform) -> Result<Replayed, String> {
+fn replay(log: &EventLog, platform: Platform) -> Result<Replayed, String> {
     if log.bytes.len() > MAX_EVENT_LOG {
         return Err(format!("a log of {} bytes, expected at most {MAX_EVENT_LOG}", log.bytes.len()));
     }
@@ -42,7 +53,7 @@ fn replay(td: &TdReport, log: &EventLog, platform: Platform) -> Result<Replayed,
     match (log.format, platform) {
         (LogFormat::Ccel, _) => {
             let rtmr = parsed.ccel_rtmrs().map_err(|e| e.to_string())?;
-            let registers = Registers { mrtd: td.mrtd, rtmr };
+            let registers = Registers { mrtd: Digest384::ZERO, rtmr };
             let mut covers = vec![Register::Rtmr0, Register::Rtmr1, Register::Rtmr2];
             if parsed.events.iter().any(|event| event.index == Register::Rtmr3.cc_index()) {
                 covers.push(Register::Rtmr3);

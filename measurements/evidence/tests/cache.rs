@@ -1,6 +1,7 @@
 //! A warm cache gives the verdict of a cold one, in every word, and never outlives what it rests on.
 
 use evidence::{Cache, CacheStats, Collateral, Inputs, Policy, PolicyFile, Verdict, verify};
+use measure::wire::{EventLog, Evidence, LogFormat};
 use proptest::prelude::*;
 use simulator::fault::{AT, Case, Fault};
 use std::sync::LazyLock;
@@ -128,6 +129,59 @@ fn the_least_recently_used_platform_goes_first() {
     assert_eq!((cache.stats().repeated, cache.stats().missed), (2, 3));
 }
 
+/// Judged with another log than the case's own.
+fn with_log(cache: &Cache, log: &EventLog, policy: &Policy) -> (Verdict, Verdict) {
+    let evidence = Evidence { event_log: log.clone(), ..CASE.evidence.clone() };
+    let inputs = Inputs {
+        quote: &evidence.quote,
+        collateral: &CASE.collateral,
+        policy,
+        event_log: Some(&evidence.event_log),
+        static_config: Some(&evidence.static_config),
+        runtime: Some(&evidence.runtime),
+        reference: Some(&CASE.reference),
+        report_data: Some(&CASE.report_data),
+        at: AT,
+    };
+    (cache.verify(&inputs), verify(&inputs))
+}
+
+#[test]
+fn a_log_is_kept_only_if_it_explained_a_genuine_quote_and_known_only_by_its_very_bytes() {
+    let policy = Policy::simulated(&CASE.root_der).unwrap();
+    let mut forged = CASE.evidence.quote.clone();
+    let last = CASE.evidence.quote.len() / 2;
+    forged[last] ^= 1;
+    let cache = Cache::default();
+    with(&cache, &CASE, &forged, &CASE.collateral, &policy, AT);
+    assert_eq!((cache.stats().known_logs, cache.stats().logs), (0, 0));
+    for known in 0..3 {
+        let (warm, cold) = both(&cache, &CASE, &policy, AT);
+        assert!(warm.accepted && warm == cold, "{warm}");
+        assert_eq!((cache.stats().known_logs, cache.stats().logs), (known, 1));
+    }
+    // The same events in another format, longer, and none.
+    let own = &CASE.evidence.event_log;
+    let other = match own.format {
+        LogFormat::Ccel => LogFormat::Tpm,
+        LogFormat::Tpm => LogFormat::Ccel,
+    };
+    for log in [
+        EventLog { format: other, ..own.clone() },
+        EventLog { bytes: [&own.bytes[..], b"x"].concat(), ..own.clone() },
+        EventLog { bytes: vec![], ..own.clone() },
+    ] {
+        let (warm, cold) = with_log(&cache, &log, &policy);
+        assert_eq!(warm, cold);
+        assert_eq!((cache.stats().known_logs, cache.stats().logs), (2, 1));
+    }
+    // A quote of other registers is held against what the known log comes to.
+    let quote = CASE.requote(|td| td.rtmr1.0[0] ^= 1);
+    let (warm, cold) = with(&cache, &CASE, &quote, &CASE.collateral, &policy, AT);
+    assert!(!warm.accepted && warm == cold, "{warm}");
+    assert_eq!(cache.stats().known_logs, 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -140,6 +194,18 @@ proptest! {
         let at = at.index(quote.len());
         quote[at] ^= change;
         let (warm, cold) = with(&CACHE, &CASE, &quote, &CASE.collateral, &policy, AT);
+        prop_assert_eq!(warm, cold, "byte {}", at);
+    }
+
+    #[test]
+    fn a_log_with_a_changed_byte_gives_the_same_verdict_on_a_warm_cache(at: prop::sample::Index, change in 1u8..) {
+        static CACHE: LazyLock<Cache> = LazyLock::new(Cache::default);
+        let policy = Policy::simulated(&CASE.root_der).unwrap();
+        both(&CACHE, &CASE, &policy, AT);
+        let mut log = CASE.evidence.event_log.clone();
+        let at = at.index(log.bytes.len());
+        log.bytes[at] ^= change;
+        let (warm, cold) = with_log(&CACHE, &log, &policy);
         prop_assert_eq!(warm, cold, "byte {}", at);
     }
 }
