@@ -153,7 +153,8 @@ fn play(base: &Path, attester: &dyn Attester, stop: &AtomicBool) {
 /// What a daemon is started with; the folder is where everything of it lies.
 pub struct Setup {
     pub folder: tempfile::TempDir,
-    program: &'static str,
+    /// Holds the program, and the marker that is looked for beside it.
+    programs: tempfile::TempDir,
     /// Static configuration, without its trust section.
     pub config: String,
     pub trust: Option<String>,
@@ -165,10 +166,14 @@ pub struct Setup {
 impl Setup {
     pub fn new(program: &'static str, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["tsm", "trust", "models", "programs"] {
+        for name in ["tsm", "trust", "models"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Setup { folder, program, config: config.into(), trust: None, dial: Vec::new(), marked: false }
+        // Linked, so on the program's own file system. A copy could not be run while another thread's child, just
+        // forked, still held it open for writing.
+        let programs = tempfile::tempdir_in(Path::new(program).parent().unwrap()).unwrap();
+        fs::hard_link(program, programs.path().join("daemon")).unwrap();
+        Setup { folder, programs, config: config.into(), trust: None, dial: Vec::new(), marked: false }
     }
 
     /// Believes guests of `site` that are of `reference`, and lies beside the marker.
@@ -186,17 +191,10 @@ impl Setup {
     /// The program with every path in the folder.
     pub fn command(&self, more: &[(&str, &str)]) -> Command {
         let root = self.folder.path();
-        let program = root.join("programs/daemon");
-        if !program.exists() {
-            // The marker is looked for beside the program. Another file system takes a copy.
-            fs::hard_link(self.program, &program)
-                .or_else(|_| fs::copy(self.program, &program).map(drop))
-                .unwrap();
-        }
         if self.marked {
-            fs::write(root.join("programs/SIMULATED"), "").unwrap();
+            fs::write(self.programs.path().join("SIMULATED"), "").unwrap();
         }
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.programs.path().join("daemon"));
         let shared = [
             ("--config", "static.toml"),
             ("--runtime-config", "runtime.toml"),
