@@ -7,6 +7,7 @@
 
 use crate::error::{ChannelError, JudgeError};
 use crate::link::Link;
+use crate::peer::Proof;
 use crate::refusal::Refusal;
 use crate::trust::{Trust, Verifier};
 use crate::{Peer, tls};
@@ -15,6 +16,7 @@ use evidence::{Appraised, Inputs, Refused, Release};
 use protocol::channel::{ApplicationKey, Challenge, GpuDemand, GpuShown, Part, Shown};
 use protocol::config::{Role, StaticConfig};
 use protocol::evidence::Evidence;
+use std::sync::Arc;
 
 /// What a verifier wants of a peer beyond right evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +138,17 @@ impl Verifier {
             return Err(Refusal::Identity { wanted, found });
         }
         let gpu = gpus(&trust, challenge.gpu, shown.gpu.as_ref(), &gpu_nonce, at)?;
-        Ok(Peer::new(appraised, challenge.wants, shown.keys, found, gpu, shown.machine, report_data))
+        Ok(Peer::new(Proof {
+            appraised,
+            part: challenge.wants,
+            keys: shown.keys,
+            release: found,
+            gpu,
+            quote: shown.machine.quote.into(),
+            report_data,
+            static_config: shown.machine.static_config.into(),
+            trust: Arc::downgrade(&trust),
+        }))
     }
 
     /// Whether a peer that was right is right under the trust and at the time of now: its release may have been revoked, its

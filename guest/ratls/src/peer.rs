@@ -1,40 +1,34 @@
 //! The proof of what is at the far end.
 
+use crate::trust::Trust;
 use evidence::Appraised;
 use evidence::gpu::AppraisedGpus;
 use protocol::channel::{ApplicationKeys, Part};
-use protocol::evidence::Evidence;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What a peer was proved to be, and until when. Made by [`crate::Verifier::judge`] alone; clones share it.
 #[derive(Debug, Clone)]
-pub struct Peer(Arc<Inner>);
+pub struct Peer(Arc<Proof>);
 
+/// What the judge found.
 #[derive(Debug)]
-struct Inner {
-    appraised: Appraised,
-    part: Part,
-    keys: ApplicationKeys,
-    release: Option<[u8; 32]>,
-    gpu: Option<AppraisedGpus>,
+pub(crate) struct Proof {
+    pub(crate) appraised: Appraised,
+    pub(crate) part: Part,
+    pub(crate) keys: ApplicationKeys,
+    pub(crate) release: Option<[u8; 32]>,
+    pub(crate) gpu: Option<AppraisedGpus>,
     /// Kept so that it can be held against a later trust; the logs, which are long, are not.
-    quote: Box<[u8]>,
-    report_data: [u8; 64],
-    static_config: Box<[u8]>,
+    pub(crate) quote: Box<[u8]>,
+    pub(crate) report_data: [u8; 64],
+    pub(crate) static_config: Box<[u8]>,
+    /// Names the trust without keeping it: one that was replaced may go.
+    pub(crate) trust: Weak<Trust>,
 }
 
 impl Peer {
-    pub(crate) fn new(
-        appraised: Appraised,
-        part: Part,
-        keys: ApplicationKeys,
-        release: Option<[u8; 32]>,
-        gpu: Option<AppraisedGpus>,
-        machine: Evidence,
-        report_data: [u8; 64],
-    ) -> Self {
-        let (quote, static_config) = (machine.quote.into(), machine.static_config.into());
-        Peer(Arc::new(Inner { appraised, part, keys, release, gpu, quote, report_data, static_config }))
+    pub(crate) fn new(proof: Proof) -> Self {
+        Peer(Arc::new(proof))
     }
 
     /// The machine: verdict, registers, release.
@@ -76,6 +70,11 @@ impl Peer {
     pub fn expires(&self) -> Option<u64> {
         let gpu = self.0.gpu.as_ref().and_then(AppraisedGpus::expires);
         self.0.appraised.expires().into_iter().chain(gpu).min()
+    }
+
+    /// Whether it was judged under this very trust.
+    pub(crate) fn judged_under(&self, trust: &Arc<Trust>) -> bool {
+        std::ptr::eq(self.0.trust.as_ptr(), Arc::as_ptr(trust))
     }
 
     pub(crate) fn quote(&self) -> &[u8] {

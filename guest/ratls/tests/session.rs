@@ -82,6 +82,13 @@ async fn a_revoked_release_lets_streams_finish_and_closes() {
 }
 
 #[tokio::test]
+async fn a_release_revoked_between_handshake_and_session_is_not_missed() {
+    let pair = Pair::with_worker_revoked_before_the_session().await;
+    let (client, _) = pair.ended().await;
+    assert!(matches!(client.reason, Reason::Distrusted(_)), "{client:?}");
+}
+
+#[tokio::test]
 async fn a_server_drains_a_client_whose_release_is_revoked() {
     let pair = Pair::mutual(Settings::default()).await;
     let (stream, body) = Streaming::pair();

@@ -112,8 +112,9 @@ impl Guard {
     async fn trusted(&self) -> Result<Infallible, Reason> {
         let Some(proved) = &self.proved else { return pending().await };
         let mut changed = proved.verifier.as_ref().map(|(verifier, _)| verifier.changed());
-        // The trust may have changed between the handshake and the line above.
-        let mut look = true;
+        // The trust may have changed between the handshake and the line above; most often it didn't, and a proof is not
+        // judged twice by the same trust. Its age is looked after by `due`.
+        let mut look = !proved.is_of_the_trust_of_now();
         loop {
             if std::mem::take(&mut look) {
                 proved.look()?;
@@ -161,6 +162,11 @@ impl Proved {
         let Some((verifier, _)) = &self.verifier else { return Ok(()) };
         let peer = self.lock().peer.clone();
         verifier.still_trusts(&peer).map_err(|refusal| Reason::Distrusted(Box::new(refusal)))
+    }
+
+    fn is_of_the_trust_of_now(&self) -> bool {
+        let Some((verifier, _)) = &self.verifier else { return true };
+        self.lock().peer.judged_under(&verifier.trust())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

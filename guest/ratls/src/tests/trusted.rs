@@ -37,11 +37,13 @@ async fn a_living_peer_whose_release_is_revoked_is_no_longer_trusted() {
     let verifier = world.verifier();
     let peer = peer(&world, &verifier).await;
     verifier.still_trusts(&peer).unwrap();
+    assert!(peer.judged_under(&verifier.trust()));
 
     let mut changed = verifier.changed();
     changed.mark_unchanged();
     verifier.replace(revoked(&world));
     assert!(changed.has_changed().unwrap());
+    assert!(!peer.judged_under(&verifier.trust()));
     let refusal = verifier.still_trusts(&peer).unwrap_err();
     assert!(matches!(refusal, Refusal::NoLonger(_)), "{refusal}");
     let failed: Vec<_> = refusal.verdict().unwrap().failed().map(|check| check.name).collect();

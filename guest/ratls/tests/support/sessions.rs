@@ -227,13 +227,24 @@ impl Pair {
         Self::dialled(Side::new(Part::Worker, platform), settings).await
     }
 
+    /// A client whose trust changes when the worker was judged and the session has not begun.
+    pub async fn with_worker_revoked_before_the_session() -> Self {
+        Self::dialled_and(Side::honest(Part::Worker), Settings::default(), Side::revoke).await
+    }
+
     async fn dialled(worker: Side, settings: Settings) -> Self {
+        Self::dialled_and(worker, settings, |_| ()).await
+    }
+
+    /// `between` happens after the handshake and before the session.
+    async fn dialled_and(worker: Side, settings: Settings, between: impl FnOnce(&Side)) -> Self {
         let (near, far) = duplex(64 * 1024);
         let (me, theirs) = (Arc::new(Endpoint::anonymous()), worker.endpoint());
         let acceptor = Acceptor::new(theirs.clone()).unwrap().anonymous();
         let (verifier, wanted) = worker.verified();
         let (connected, accepted) =
             tokio::join!(connect(near, &me, &verifier, &wanted), acceptor.accept(far));
+        between(&worker);
         let (stop_worker, stopping) = watch::channel(false);
         let worker_ended = worker_serves(accepted.unwrap(), End::new(theirs).with(settings), stopping);
         let (stop_client, stopping) = watch::channel(false);
