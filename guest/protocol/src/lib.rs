@@ -1,5 +1,5 @@
 //! Versioned wire types shared by guest and host: the handoff disk, the static configuration, boot progress,
-//! the evidence exchange and the OpenAI-shaped bodies.
+//! the evidence exchange, the OpenAI-shaped bodies and what is said of money and load beside them.
 //!
 //! Pure: no I/O, no clock, no async. Every parser here reads hostile bytes: it bounds what it allocates, names the
 //! offset of the fault and never panics.
@@ -11,6 +11,7 @@ pub mod batch;
 pub mod channel;
 pub mod config;
 pub mod handoff;
+pub mod market;
 pub mod names;
 pub mod openai;
 pub mod progress;
