@@ -7,6 +7,7 @@
 //! A cap is what can be lost, so a cap is what is limited: per request, per day, and by the deposit. It is signed only
 //! for session keys that were attested on a connection of this client; whoever registers what with the pool can't matter.
 
+use crate::order::Order;
 use crate::price::{Price, Tokens};
 use crate::receipt::Receipt;
 use crate::refused::Refused;
@@ -154,6 +155,24 @@ impl Client {
             valid_until: u32::try_from(valid_until).unwrap_or(u32::MAX),
             session_key: session.key.to_bytes(),
             cap: need,
+        }))
+    }
+
+    /// Signs that request `id`, for which a cap was made, is this client's own: it goes along with the cap.
+    ///
+    /// # Errors
+    /// [`Refused::NoSuchRequest`] for a number that no cap was made for.
+    pub fn order(&self, id: u64, prompt: u32, completion: u32) -> Result<Signed<Order>, Refused> {
+        let session = self.session.as_ref().ok_or(Refused::NoSuchRequest { id })?;
+        let open = session.open.get(&id).ok_or(Refused::NoSuchRequest { id })?;
+        Ok(self.key.sign(Order {
+            global_id: self.global_id,
+            vault: self.vault,
+            session_key: session.key.to_bytes(),
+            request: id,
+            request_hash: open.request_hash,
+            prompt,
+            completion,
         }))
     }
 

@@ -17,6 +17,7 @@ pub mod client;
 pub mod contracts;
 pub mod error;
 pub mod log;
+pub mod order;
 pub mod price;
 pub mod proxy;
 pub mod receipt;
@@ -27,6 +28,7 @@ pub mod voucher;
 pub mod worker;
 
 pub use error::VoucherError;
+pub use order::Order;
 pub use refused::Refused;
 pub use sign::{PublicKey, SecretKey, Signed, Verified};
 pub use voucher::{Address, Cap, Payout, Session, Surplus, Use, Voucher};

@@ -130,6 +130,23 @@ pub struct Settled {
     pub payout: Signed<Payout>,
 }
 
+/// A vault as the books have it, in nanoTON.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Of its client.
+    pub key: PublicKey,
+    /// The highest cap that was taken in this session; 0 before one was.
+    pub cap: u64,
+    /// Charged in all.
+    pub used: u64,
+    /// Held by boots before that never settled it.
+    pub lost: u64,
+    /// Held now.
+    pub held: u64,
+    /// The newest use of this session.
+    pub last: Option<Signed<Use>>,
+}
+
 /// A cap and a use that a vault will pay for.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
@@ -267,6 +284,20 @@ impl Proxy {
     /// What the vault's cap must cover before a request with a hold of 0: the client adds its hold.
     pub fn floor(&self, vault: &Address) -> Option<u64> {
         self.accounts.get(vault).map(|a| a.used.saturating_add(a.lost).saturating_add(a.held))
+    }
+
+    /// How a vault stands in the books.
+    pub fn standing(&self, vault: &Address) -> Option<Standing> {
+        let account = self.accounts.get(vault)?;
+        let Account { used, lost, held, last, .. } = *account;
+        Some(Standing {
+            key: account.key,
+            cap: account.cap.map_or(0, |cap| cap.voucher().cap),
+            used,
+            lost,
+            held,
+            last,
+        })
     }
 
     /// Takes a client's cap. A lower or a foreign one is refused, and the one before stays.

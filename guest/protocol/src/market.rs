@@ -36,6 +36,8 @@ pub mod header {
     pub const REQUEST: &str = "chrysalis-request";
     /// Client to proxy: a signed cap ([`super::Blob`]).
     pub const CAP: &str = "chrysalis-cap";
+    /// Client to proxy: a signed order, which says that this very request is the vault's ([`super::Blob`]).
+    pub const ORDER: &str = "chrysalis-order";
     /// Client to proxy to worker: the most tokens ([`super::Most`]).
     pub const MOST: &str = "chrysalis-most";
     /// Client to proxy: milliseconds within which the whole answer is wanted, `u64`.
