@@ -1,16 +1,14 @@
 //! `tunnel` and `connect` as processes: two of them with SIMULATED platforms of their own, whose configfs-tsm this test plays,
 //! and an HTTP/2 client and server that know of no tunnel.
 
-use evidence::{Hex, Reference, Release, Rtmr3, TdReport};
+use evidence::Reference;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use protocol::Digest384;
-use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
 use serde_json::Value;
-use simulator::{Identity, Platform, tpm};
+use simulator::{Guest, Platform};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fs;
@@ -45,35 +43,19 @@ impl Machine {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
         let platform = Platform::generate(AT).unwrap();
-        let log = tpm::sample_log();
-        let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
-        let mrconfigid = protocol::config::mrconfigid(CONFIG.as_bytes());
-        let (mut events, _) = RuntimeLog::begin(Digest384(mrconfigid));
-        events.gpu(GpuEvidence::none()).unwrap();
-        let record = RuntimeRecord { extension: Extension::Extended, log: events.seal().unwrap().0 };
-        registers.rtmr[3] = record.log.rtmr3();
-        let release = Release {
-            name: "simulated release".into(),
-            mrtd: registers.mrtd,
-            rtmr0: registers.rtmr[0],
-            rtmr1: registers.rtmr[1],
-            rtmr2: registers.rtmr[2],
-            rtmr3: Some(Rtmr3::Events),
-        };
-        let reference = Reference { schema: 1, releases: vec![release], mrconfigid: None };
+        let guest = Guest::boot(platform.identity().unwrap(), CONFIG.as_bytes(), &[]).unwrap();
+        let reference = simulator::reference().unwrap();
         write("static.toml", CONFIG.as_bytes());
-        write("log", &log);
-        write("runtime", &record.to_bytes());
+        write("log", &guest.event_log().bytes);
+        write("runtime", &guest.runtime());
         write("root.der", &platform.root_der().unwrap());
         write("policy.toml", b"schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n");
         write("collateral.json", platform.collateral().unwrap().to_json().as_bytes());
         write("reference.json", &serde_json::to_vec(&reference).unwrap());
         fs::create_dir(folder.path().join("tsm")).unwrap();
-        let identity = platform.identity().unwrap();
-        let td = identity.td_report(&registers, mrconfigid, [0; 64]);
         let stop = Arc::new(AtomicBool::new(false));
         let (base, stopping) = (folder.path().join("tsm"), stop.clone());
-        std::thread::spawn(move || play(&base, &identity, &td, &stopping));
+        std::thread::spawn(move || play(&base, &guest, &stopping));
         Machine { folder, stop }
     }
 
@@ -106,7 +88,7 @@ impl Machine {
 }
 
 /// Plays the kernel's side of configfs-tsm until told to stop.
-fn play(base: &Path, identity: &Identity, td: &TdReport, stop: &AtomicBool) {
+fn play(base: &Path, guest: &Guest, stop: &AtomicBool) {
     let (mut made, mut done) = (HashSet::new(), HashSet::new());
     while !stop.load(Ordering::Relaxed) {
         for entry in fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path()) {
@@ -121,8 +103,7 @@ fn play(base: &Path, identity: &Identity, td: &TdReport, stop: &AtomicBool) {
             let asked =
                 fs::read(entry.join("inblob")).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
             if let Some(report_data) = asked.filter(|_| done.insert(entry.clone())) {
-                let td = TdReport { report_data: Hex(report_data), ..td.clone() };
-                let _ = fs::write(entry.join("outblob"), identity.quote(&td));
+                let _ = fs::write(entry.join("outblob"), guest.quote(&report_data));
                 let _ = fs::write(entry.join("generation"), "1\n");
             }
         }

@@ -15,12 +15,14 @@ mod description;
 mod documents;
 pub mod fault;
 pub mod gpu;
+mod guest;
 mod identity;
 mod pki;
 mod platform;
 pub mod tpm;
 
 pub use description::Part;
+pub use guest::{Guest, RELEASE, record, reference};
 pub use identity::{Identity, IdentityError};
 pub use platform::{Options, Platform};
 
@@ -44,4 +46,7 @@ pub enum SimulatorError {
     /// The log of a test case does not hold together.
     #[error(transparent)]
     Tpm(#[from] tpm::TpmError),
+    /// Events that no guest could have.
+    #[error("SIMULATED guest: {0}")]
+    Runtime(#[from] measure::runtime::RuntimeError),
 }

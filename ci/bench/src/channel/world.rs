@@ -1,13 +1,12 @@
 //! Two SIMULATED machines, a worker and a proxy, each with a platform of its own, and what the other holds it against.
 
 use anyhow::{Context, Result};
-use evidence::{Hex, Policy, Reference, Release, Rtmr3, TdReport};
+use evidence::Policy;
 use protocol::channel::Part;
-use protocol::evidence::{EventLog, LogFormat};
-use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
-use protocol::{AttestError, Attester, Digest384, config};
+use protocol::evidence::EventLog;
+use protocol::{AttestError, Attester};
 use ratls::{Acceptor, Attested, Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier, Wanted};
-use simulator::{Identity, Platform, tpm};
+use simulator::{Guest, Identity, Platform};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,23 +26,21 @@ pub enum QeReports {
 struct Machine {
     identities: Vec<Identity>,
     next: AtomicUsize,
-    td: TdReport,
-    log: Vec<u8>,
-    runtime: Vec<u8>,
+    guest: Guest,
 }
 
 impl Attester for Machine {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.identities.len();
-        Ok(self.identities[at].quote(&TdReport { report_data: Hex(*report_data), ..self.td.clone() }))
+        Ok(self.guest.quote_by(&self.identities[at], report_data))
     }
 
     fn event_log(&self) -> Result<EventLog, AttestError> {
-        Ok(EventLog { format: LogFormat::Tpm, bytes: self.log.clone() })
+        Ok(self.guest.event_log())
     }
 
     fn runtime(&self) -> Result<Vec<u8>, AttestError> {
-        Ok(self.runtime.clone())
+        Ok(self.guest.runtime())
     }
 }
 
@@ -59,29 +56,16 @@ impl Side {
     fn new(part: Part, role: &str, reports: QeReports) -> Result<Self> {
         let static_config = format!("schema = 1\nrole = \"{role}\"\nnetwork = \"local\"\n").into_bytes();
         let platform = Platform::generate(AT)?;
-        let log = tpm::sample_log();
-        let mut registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
-        let record = record(&static_config)?;
-        registers.rtmr[3] = record.log.rtmr3();
         let identities = match reports {
             QeReports::Same => vec![platform.identity()?],
             QeReports::Fresh => {
                 (0..ATTESTATION_KEYS).map(|_| platform.fresh_identity()).collect::<Result<_, _>>()?
             }
         };
-        let td = identities[0].td_report(&registers, config::mrconfigid(&static_config), [0; 64]);
-        let release = Release {
-            name: "simulated release".into(),
-            mrtd: registers.mrtd,
-            rtmr0: registers.rtmr[0],
-            rtmr1: registers.rtmr[1],
-            rtmr2: registers.rtmr[2],
-            rtmr3: Some(Rtmr3::Events),
-        };
-        let reference = Reference { schema: 1, releases: vec![release], mrconfigid: None };
+        let guest = Guest::boot(identities[0].clone(), &static_config, &[])?;
+        let reference = simulator::reference()?;
         let trust = Trust::new(Policy::simulated(&platform.root_der()?)?, platform.collateral()?, reference);
-        let runtime = record.to_bytes();
-        let machine = Arc::new(Machine { identities, next: AtomicUsize::new(0), td, log, runtime });
+        let machine = Arc::new(Machine { identities, next: AtomicUsize::new(0), guest });
         let queue = QuoteQueue::new(machine, QuoteLimits::default());
         Ok(Side {
             endpoint: Arc::new(Endpoint::attested(part, queue.clone(), static_config)),
@@ -90,12 +74,6 @@ impl Side {
             queue,
         })
     }
-}
-
-fn record(static_config: &[u8]) -> Result<RuntimeRecord> {
-    let (mut log, _) = RuntimeLog::begin(Digest384(config::mrconfigid(static_config)));
-    log.gpu(GpuEvidence::none()).context("an event")?;
-    Ok(RuntimeRecord { extension: Extension::Extended, log: log.seal().context("a seal")?.0 })
 }
 
 /// Both machines.

@@ -3,15 +3,14 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use evidence::{Hex, Policy, Reference, Release, Rtmr3, TdReport};
+use evidence::{Policy, Reference};
 use protocol::channel::Part;
-use protocol::config::{file_hash, mrconfigid};
-use protocol::evidence::{EventLog, LogFormat};
+use protocol::config::file_hash;
+use protocol::evidence::EventLog;
 use protocol::progress::Stage;
-use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
 use protocol::{AttestError, Attester, Digest384};
 use ratls::{Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
-use simulator::{Identity, Options, Platform, tpm};
+use simulator::{Guest, Options, Platform};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -41,15 +40,7 @@ impl Site {
 
     /// The guest's side of a machine with this configuration.
     pub fn attester(&self, static_config: &[u8]) -> Arc<Simulated> {
-        let log = tpm::sample_log();
-        let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
-        let (mut events, _) = RuntimeLog::begin(Digest384(mrconfigid(static_config)));
-        events.gpu(GpuEvidence::none()).unwrap();
-        let record = RuntimeRecord { extension: Extension::Extended, log: events.seal().unwrap().0 };
-        registers.rtmr[3] = record.log.rtmr3();
-        let identity = self.0.identity().unwrap();
-        let td = identity.td_report(&registers, mrconfigid(static_config), [0; 64]);
-        Arc::new(Simulated { identity, td, log, runtime: record.to_bytes() })
+        Arc::new(Simulated(Guest::boot(self.0.identity().unwrap(), static_config, &[]).unwrap()))
     }
 
     /// An end in this process that is such a machine.
@@ -60,17 +51,7 @@ impl Site {
 
     /// Reference values of the release that its guests are of.
     pub fn reference(&self) -> Reference {
-        let log = tpm::sample_log();
-        let registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
-        let release = Release {
-            name: "simulated release".into(),
-            mrtd: registers.mrtd,
-            rtmr0: registers.rtmr[0],
-            rtmr1: registers.rtmr[1],
-            rtmr2: registers.rtmr[2],
-            rtmr3: Some(Rtmr3::Events),
-        };
-        Reference { schema: 1, releases: vec![release], mrconfigid: None }
+        simulator::reference().unwrap()
     }
 
     /// Reference values of a release that none of its guests is of.
@@ -105,24 +86,19 @@ impl Site {
 }
 
 /// A SIMULATED machine.
-pub struct Simulated {
-    identity: Identity,
-    td: TdReport,
-    log: Vec<u8>,
-    runtime: Vec<u8>,
-}
+pub struct Simulated(Guest);
 
 impl Attester for Simulated {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
-        Ok(self.identity.quote(&TdReport { report_data: Hex(*report_data), ..self.td.clone() }))
+        Ok(self.0.quote(report_data))
     }
 
     fn event_log(&self) -> Result<EventLog, AttestError> {
-        Ok(EventLog { format: LogFormat::Tpm, bytes: self.log.clone() })
+        Ok(self.0.event_log())
     }
 
     fn runtime(&self) -> Result<Vec<u8>, AttestError> {
-        Ok(self.runtime.clone())
+        Ok(self.0.runtime())
     }
 }
 

@@ -3,13 +3,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use evidence::{Collateral, Hex, Policy, Reference, Release, Rtmr3, TdReport};
+use evidence::{Collateral, Policy, Reference};
 use protocol::channel::Part;
-use protocol::evidence::{EventLog, LogFormat};
-use protocol::runtime::{Extension, GpuEvidence, RuntimeLog, RuntimeRecord};
-use protocol::{AttestError, Attester, Digest384};
+use protocol::evidence::EventLog;
+use protocol::runtime::RuntimeRecord;
+use protocol::{AttestError, Attester};
 use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier, Wanted};
-use simulator::{Identity, Platform, tpm};
+use simulator::{Guest, Platform};
 use std::sync::Arc;
 
 /// When all of this happens, Unix seconds.
@@ -18,36 +18,26 @@ pub const AT: u64 = 1_790_000_000;
 pub const STATIC_CONFIG: &[u8] = b"schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n";
 
 /// The guest's side.
-pub struct Simulated {
-    identity: Identity,
-    td: TdReport,
-    log: Vec<u8>,
-    runtime: Vec<u8>,
-}
+pub struct Simulated(Guest);
 
 impl Attester for Simulated {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
-        let td = TdReport { report_data: Hex(*report_data), ..self.td.clone() };
-        Ok(self.identity.quote(&td))
+        Ok(self.0.quote(report_data))
     }
 
     fn event_log(&self) -> Result<EventLog, AttestError> {
-        Ok(EventLog { format: LogFormat::Tpm, bytes: self.log.clone() })
+        Ok(self.0.event_log())
     }
 
     fn runtime(&self) -> Result<Vec<u8>, AttestError> {
-        Ok(self.runtime.clone())
+        Ok(self.0.runtime())
     }
 }
 
 /// What a guest of this configuration that opened these models has measured and extended.
 pub fn runtime_record(static_config: &[u8], models: &[&str]) -> RuntimeRecord {
-    let (mut log, _) = RuntimeLog::begin(Digest384(protocol::config::mrconfigid(static_config)));
-    for name in models {
-        log.model(name, [7; 32]).unwrap();
-    }
-    log.gpu(GpuEvidence::none()).unwrap();
-    RuntimeRecord { extension: Extension::Extended, log: log.seal().unwrap().0 }
+    let models: Vec<_> = models.iter().map(|name| (*name, [7; 32])).collect();
+    simulator::record(static_config, &models).unwrap()
 }
 
 /// Both sides: a guest, and what its verifier holds its evidence against.
@@ -72,26 +62,13 @@ pub fn world_with(static_config: &[u8]) -> World {
 /// One whose platform was made at another time.
 pub fn world_at(static_config: &[u8], at: u64) -> World {
     let platform = Platform::generate(at).unwrap();
-    let log = tpm::sample_log();
-    let mut registers = tpm::registers(&log, &tpm::replayed(&log).unwrap()).unwrap();
-    let record = runtime_record(static_config, &[]);
-    registers.rtmr[3] = record.log.rtmr3();
-    let release = Release {
-        name: "simulated release".into(),
-        mrtd: registers.mrtd,
-        rtmr0: registers.rtmr[0],
-        rtmr1: registers.rtmr[1],
-        rtmr2: registers.rtmr[2],
-        rtmr3: Some(Rtmr3::Events),
-    };
-    let identity = platform.identity().unwrap();
-    let td = identity.td_report(&registers, protocol::config::mrconfigid(static_config), [0; 64]);
+    let guest = Guest::boot(platform.identity().unwrap(), static_config, &[]).unwrap();
     World {
         static_config: static_config.to_vec(),
         policy: Policy::simulated(&platform.root_der().unwrap()).unwrap(),
         collateral: platform.collateral().unwrap(),
-        reference: Reference { schema: 1, releases: vec![release], mrconfigid: None },
-        attester: Arc::new(Simulated { identity, td, log, runtime: record.to_bytes() }),
+        reference: simulator::reference().unwrap(),
+        attester: Arc::new(Simulated(guest)),
     }
 }
 

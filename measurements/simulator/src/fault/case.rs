@@ -2,14 +2,15 @@
 
 use super::AT;
 use crate::platform::Platform;
-use crate::{Identity, SimulatorError, tpm};
-use evidence::{Collateral, Reference, Release, Rtmr3, TdReport};
-use measure::runtime::{self, Extension, GpuEvidence, RuntimeEvent};
-use measure::wire::{EventLog, Evidence, LogFormat};
-use measure::{Digest384, Registers};
+use crate::{Guest, Identity, SimulatorError};
+use evidence::{Collateral, Hex, Reference, TdReport};
+use measure::Digest384;
+use measure::runtime::{GpuEvidence, RuntimeEvent};
+use measure::wire::Evidence;
 use std::sync::Arc;
 
 const STATIC_CONFIG: &[u8] = b"schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n";
+const MODELS: [(&str, [u8; 32]); 2] = [("one", [1; 32]), ("two", [2; 32])];
 const REPORT_DATA: [u8; 64] = [0x5a; 64];
 
 /// Everything that an appraisal takes.
@@ -46,23 +47,19 @@ impl Case {
     }
 
     pub(super) fn good(platform: &Arc<Platform>, identity: &Identity) -> Result<Self, SimulatorError> {
-        let log = tpm::sample_log();
-        let mut registers = tpm::registers(&log, &tpm::replayed(&log)?)?;
-        let mrconfigid = measure::wire::mrconfigid(STATIC_CONFIG);
-        let events = runtime_events(&Digest384(mrconfigid));
-        registers.rtmr[3] = runtime::fold(&events);
-        let td = identity.td_report(&registers, mrconfigid, REPORT_DATA);
+        let guest = Guest::boot(identity.clone(), STATIC_CONFIG, &MODELS)?;
+        let td = TdReport { report_data: Hex(REPORT_DATA), ..guest.td().clone() };
         let evidence = Evidence {
-            quote: identity.quote(&td),
-            event_log: EventLog { format: LogFormat::Tpm, bytes: log },
+            quote: guest.quote(&REPORT_DATA),
+            event_log: guest.event_log(),
             static_config: STATIC_CONFIG.to_vec(),
-            runtime: runtime::encode(Extension::Extended, &events),
+            runtime: guest.runtime(),
         };
         Ok(Case {
             evidence,
             collateral: platform.collateral()?,
             root_der: platform.root_der()?,
-            reference: reference(&registers),
+            reference: crate::reference()?,
             report_data: REPORT_DATA,
             at: AT,
             td,
@@ -74,24 +71,9 @@ impl Case {
 
 /// What a guest with two models measures.
 pub(super) fn runtime_events(mrconfigid: &Digest384) -> Vec<RuntimeEvent> {
-    let model = |name: &str, fill| RuntimeEvent::Model { name: name.into(), root: [fill; 32] };
-    vec![
-        RuntimeEvent::StaticConfig { sha384: *mrconfigid },
-        model("one", 1),
-        model("two", 2),
-        RuntimeEvent::Gpu(GpuEvidence::none()),
-        RuntimeEvent::Sealed,
-    ]
-}
-
-fn reference(registers: &Registers) -> Reference {
-    let release = Release {
-        name: "simulated release".into(),
-        mrtd: registers.mrtd,
-        rtmr0: registers.rtmr[0],
-        rtmr1: registers.rtmr[1],
-        rtmr2: registers.rtmr[2],
-        rtmr3: Some(Rtmr3::Events),
-    };
-    Reference { schema: 1, releases: vec![release], mrconfigid: None }
+    let models = MODELS.map(|(name, root)| RuntimeEvent::Model { name: name.into(), root });
+    let mut events = vec![RuntimeEvent::StaticConfig { sha384: *mrconfigid }];
+    events.extend(models);
+    events.extend([RuntimeEvent::Gpu(GpuEvidence::none()), RuntimeEvent::Sealed]);
+    events
 }
