@@ -4,7 +4,10 @@
 //! SHA-384 of its bytes as handed over (no canonical form is needed: the bytes are what was measured), so it shows in every
 //! quote. The *runtime* part can't affect safety: addresses and the like.
 
+mod money;
+
 pub use measure::wire::mrconfigid;
+pub use money::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
 
 use crate::handoff::File;
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,8 @@ pub const MAX_POLICY: usize = 32 * 1024;
 pub const MAX_REFERENCES: usize = 8;
 /// Most peers that a guest calls.
 pub const MAX_DIAL: usize = 16;
+/// Most lite servers that a guest asks.
+pub const MAX_LEDGER: usize = 8;
 
 /// Which daemon the guest runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +96,18 @@ pub struct StaticConfig {
     /// Whom this guest believes; without it, it has no attested peers and lets in clients only.
     #[serde(default)]
     pub trust: Option<TrustConfig>,
+    /// The chain by which it is paid and pays; without it, it works unpaid.
+    #[serde(default)]
+    pub ledger: Option<LedgerConfig>,
+    /// A proxy's pool; goes with a ledger.
+    #[serde(default)]
+    pub pool: Option<PoolConfig>,
+    /// Where a worker is paid; goes with a ledger.
+    #[serde(default)]
+    pub wallet: Option<WalletConfig>,
+    /// When and on what credit a worker works.
+    #[serde(default)]
+    pub worker: Option<WorkerConfig>,
 }
 
 /// The unmeasured part.
@@ -108,6 +125,9 @@ pub struct RuntimeConfig {
     /// its evidence alone.
     #[serde(default)]
     pub dial: Vec<String>,
+    /// Lite servers of the ledger, IPv4 address and port each. None of them is believed; one honest one is enough.
+    #[serde(default)]
+    pub ledger: Vec<String>,
 }
 
 /// Why a configuration was refused.
@@ -168,6 +188,7 @@ impl StaticConfig {
         if let Some(trust) = &config.trust {
             check_trust(trust)?;
         }
+        money::check(&config)?;
         Ok(config)
     }
 }
@@ -249,14 +270,24 @@ impl RuntimeConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let config: RuntimeConfig = parse("runtime", bytes)?;
         check_schema("runtime", config.schema)?;
-        if config.dial.len() > MAX_DIAL {
-            let found = format!("{} peers", config.dial.len());
-            return Err(value("runtime", "dial".into(), &found, "at most 16"));
-        }
-        if let Some(bad) = config.dial.iter().find(|address| !is_address(address)) {
-            return Err(value("runtime", "dial".into(), bad, "IPv4 address and port such as 10.0.2.2:8443"));
-        }
+        check_addresses("dial", &config.dial, MAX_DIAL, "at most 16")?;
+        check_addresses("ledger", &config.ledger, MAX_LEDGER, "at most 8")?;
         Ok(config)
+    }
+}
+
+fn check_addresses(
+    field: &str,
+    addresses: &[String],
+    limit: usize,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    if addresses.len() > limit {
+        return Err(value("runtime", field.into(), &format!("{} addresses", addresses.len()), allowed));
+    }
+    match addresses.iter().find(|address| !is_address(address)) {
+        Some(bad) => Err(value("runtime", field.into(), bad, "IPv4 address and port such as 10.0.2.2:8443")),
+        None => Ok(()),
     }
 }
 
@@ -334,7 +365,14 @@ mod tests {
             )
         };
         assert_eq!(parse("\"10.0.2.2:8443\"").unwrap().dial, ["10.0.2.2:8443"]);
-        assert!(parse("").unwrap().dial.is_empty());
+        assert!(parse("").unwrap().dial.is_empty() && parse("").unwrap().ledger.is_empty());
+        let servers = |list: &str| {
+            RuntimeConfig::parse(format!("schema = 1\naddress = \"a\"\nledger = [{list}]\n").as_bytes())
+        };
+        assert_eq!(servers("\"10.0.2.2:4000\"").unwrap().ledger, ["10.0.2.2:4000"]);
+        for bad in ["\"lite.example:1\"", &"\"10.0.2.2:1\",".repeat(9)] {
+            assert!(servers(bad).unwrap_err().to_string().contains("ledger"), "accepted {bad}");
+        }
         for bad in [
             "10.0.2:1",
             "10.0.2.256:1",

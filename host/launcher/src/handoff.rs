@@ -50,15 +50,45 @@ pub fn static_toml(config: &StaticConfig) -> String {
         }
         let _ = write!(text, "policy = '''\n{}'''\n", trust.policy);
     }
+    money_toml(config, &mut text);
     text
+}
+
+fn money_toml(config: &StaticConfig, text: &mut String) {
+    if let Some(ledger) = &config.ledger {
+        let (zero_root, zero_file) = (&ledger.zero_root, &ledger.zero_file);
+        let _ = write!(
+            text,
+            "\n[ledger]\nglobal_id = {}\nzero_root = \"{zero_root}\"\nzero_file = \"{zero_file}\"\nroot = \"{}\"\n",
+            ledger.global_id, ledger.root
+        );
+    }
+    if let Some(pool) = &config.pool {
+        let _ = write!(text, "\n[pool]\naddress = \"{}\"\n", pool.address);
+    }
+    if let Some(wallet) = &config.wallet {
+        let _ = write!(text, "\n[wallet]\naddress = \"{}\"\n", wallet.address);
+    }
+    if let Some(worker) = &config.worker {
+        text.push_str("\n[worker]\n");
+        if let Some([from, to]) = worker.hours {
+            let _ = writeln!(text, "hours = [{from}, {to}]");
+        }
+        if let Some(credit) = worker.credit {
+            let _ = writeln!(text, "credit = {credit}");
+        }
+    }
 }
 
 /// The runtime configuration as TOML.
 pub fn runtime_toml(config: &RuntimeConfig) -> String {
     let gateway = config.gateway.as_ref().map_or(String::new(), |g| format!("gateway = \"{g}\"\n"));
-    let dial = &config.dial;
-    let dial = if dial.is_empty() { String::new() } else { format!("dial = {dial:?}\n") };
-    format!("schema = 1\naddress = \"{}\"\n{gateway}{dial}", config.address)
+    let list = |name: &str, of: &[String]| match of {
+        [] => String::new(),
+        some => format!("{name} = {some:?}\n"),
+    };
+    let (dial, ledger) = (list("dial", &config.dial), list("ledger", &config.ledger));
+    format!("schema = 1\naddress = \"{}\"\n{gateway}{dial}{ledger}", config.address)
 }
 
 /// The bytes of the handoff disk.
@@ -91,7 +121,9 @@ pub fn simulator_disk(settings: &Settings) -> Result<Option<Vec<u8>>, LaunchErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::config::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
     use protocol::config::{ModelPin, Role, TrustConfig};
+    use protocol::market::{Account, Hex32};
 
     #[test]
     fn the_written_static_configuration_is_read_back() {
@@ -106,8 +138,20 @@ mod tests {
         let other = TrustConfig { simulated_root: None, ..trust.clone() };
         for trust in [None, Some(trust), Some(other)] {
             let (role, network, models) = (Role::Proxy, "local".into(), models.clone());
-            let config = StaticConfig { schema: 1, role, network, models, trust };
+            let (ledger, pool, wallet, worker) = (None, None, None, None);
+            let config =
+                StaticConfig { schema: 1, role, network, models, trust, ledger, pool, wallet, worker };
             assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+            let (hex, account) = (Hex32([0xab; 32]), Account { workchain: 0, hash: [9; 32] });
+            let ledger = LedgerConfig { global_id: -3, zero_root: hex, zero_file: hex, root: account };
+            let paid = StaticConfig { ledger: Some(ledger), ..config };
+            let proxy = StaticConfig { pool: Some(PoolConfig { address: account }), ..paid.clone() };
+            let worker = Some(WorkerConfig { hours: Some([22, 6]), credit: Some(7) });
+            let wallet = Some(WalletConfig { address: account });
+            let worker = StaticConfig { role: Role::Worker, wallet, worker, ..paid };
+            for config in [proxy, worker] {
+                assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+            }
         }
     }
 
@@ -115,7 +159,8 @@ mod tests {
     fn the_written_runtime_configuration_is_read_back() {
         let peers = vec!["10.0.2.2:8443".to_owned(), "10.0.2.2:8444".to_owned()];
         for (gateway, dial) in [(None, vec![]), (Some("10.0.2.2".to_owned()), peers)] {
-            let config = RuntimeConfig { schema: 1, address: "10.0.2.15/24".into(), gateway, dial };
+            let (address, ledger) = ("10.0.2.15/24".into(), dial.clone());
+            let config = RuntimeConfig { schema: 1, address, gateway, dial, ledger };
             assert_eq!(RuntimeConfig::parse(runtime_toml(&config).as_bytes()).unwrap(), config);
         }
     }

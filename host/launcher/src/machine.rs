@@ -63,7 +63,7 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The one way in.
     pub forward: Forward,
-    /// Whether there is a way out: only for a guest that has peers to call.
+    /// Whether there is a way out: only for a guest that has peers or lite servers to call.
     pub outward: bool,
     /// File that receives the serial console.
     pub console: PathBuf,
@@ -96,7 +96,7 @@ impl Machine {
             kernel: (settings.boot == Boot::Direct).then(|| settings.image.uki.clone()),
             disks: root.into_iter().chain(handoff).chain(simulator).chain(models).collect(),
             forward: Forward { host: settings.listen, guest: guest_service(&settings.runtime.address) },
-            outward: !settings.runtime.dial.is_empty(),
+            outward: !(settings.runtime.dial.is_empty() && settings.runtime.ledger.is_empty()),
             console: run.console(),
             progress: run.progress(),
             qmp: run.qmp(),

@@ -14,6 +14,7 @@ mod trust;
 
 pub use check::{Firmware, Image, Model, Settings};
 
+use protocol::config::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
 use serde::Deserialize;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -131,8 +132,18 @@ pub struct Fragment {
     pub simulated_platform: Option<PathBuf>,
     /// Peers that the guest calls, IPv4 address and port each; this host's loopback is 10.0.2.2 for the guest.
     pub dial: Option<Vec<SocketAddrV4>>,
+    /// Lite servers of the ledger that the guest asks, IPv4 address and port each.
+    pub lite_servers: Option<Vec<SocketAddrV4>>,
     /// Whom the guest believes.
     pub trust: Option<TrustFragment>,
+    /// The chain and the root contract, for the static configuration.
+    pub ledger: Option<LedgerConfig>,
+    /// A proxy's pool, for the static configuration.
+    pub pool: Option<PoolConfig>,
+    /// A worker's wallet, for the static configuration.
+    pub wallet: Option<WalletConfig>,
+    /// When and on what credit a worker works, for the static configuration.
+    pub worker: Option<WorkerConfig>,
     /// The machine's size.
     pub shape: Option<ShapeFragment>,
     /// The firmware.
@@ -220,7 +231,12 @@ impl Fragment {
             work_dir: over.work_dir.or(self.work_dir),
             simulated_platform: over.simulated_platform.or(self.simulated_platform),
             dial: over.dial.or(self.dial),
+            lite_servers: over.lite_servers.or(self.lite_servers),
             trust: over.trust.or(self.trust),
+            ledger: over.ledger.or(self.ledger),
+            pool: over.pool.or(self.pool),
+            wallet: over.wallet.or(self.wallet),
+            worker: over.worker.or(self.worker),
             shape,
             firmware,
             models: over.models.or(self.models),
@@ -243,7 +259,12 @@ impl Fragment {
             work_dir: self.work_dir.unwrap_or_else(|| "out/run".into()),
             simulated_platform: self.simulated_platform,
             dial: self.dial.unwrap_or_default(),
+            lite_servers: self.lite_servers.unwrap_or_default(),
             trust: self.trust,
+            ledger: self.ledger,
+            pool: self.pool,
+            wallet: self.wallet,
+            worker: self.worker,
             vcpus: shape.vcpus.unwrap_or(2),
             memory_mib: shape.memory_mib.unwrap_or(2048),
             firmware: Firmware {
@@ -293,7 +314,12 @@ pub struct Input {
     pub work_dir: PathBuf,
     pub simulated_platform: Option<PathBuf>,
     pub dial: Vec<SocketAddrV4>,
+    pub lite_servers: Vec<SocketAddrV4>,
     pub trust: Option<TrustFragment>,
+    pub ledger: Option<LedgerConfig>,
+    pub pool: Option<PoolConfig>,
+    pub wallet: Option<WalletConfig>,
+    pub worker: Option<WorkerConfig>,
     pub vcpus: u32,
     pub memory_mib: u64,
     pub firmware: Firmware,

@@ -108,6 +108,7 @@ impl Input {
                 address: "10.0.2.15/24".into(),
                 gateway: Some("10.0.2.2".into()),
                 dial: self.dial.iter().map(ToString::to_string).collect(),
+                ledger: self.lite_servers.iter().map(ToString::to_string).collect(),
             },
             files,
             listen: self.listen()?,
@@ -206,20 +207,18 @@ impl Input {
         let pins: Vec<ModelPin> = models.iter().map(|m| m.pin.clone()).collect();
         let Some(path) = &self.static_config else {
             let (role, network) = (self.role()?, self.network()?);
-            let config = StaticConfig { schema: 1, role, network, models: pins, trust };
+            let (ledger, pool) = (self.ledger.clone(), self.pool.clone());
+            let (wallet, worker) = (self.wallet.clone(), self.worker.clone());
+            let models = pins;
+            let config =
+                StaticConfig { schema: 1, role, network, models, trust, ledger, pool, wallet, worker };
             let bytes = crate::handoff::static_toml(&config).into_bytes();
-            let expected = "pins and trust that a static configuration may carry";
-            let hint = "make the disks anew with `chrysalis model pack`, or correct [trust]";
+            let expected = "pins, trust and money that a static configuration may carry";
+            let hint = "make the disks anew with `chrysalis model pack`, or correct [trust], [ledger], [pool], [wallet]";
             let parsed = StaticConfig::parse(&bytes);
             return parsed.map(|_| bytes).map_err(|e| self.value("models", e.to_string(), expected, hint));
         };
-        for (field, set) in [("role", &self.role), ("network", &self.network)] {
-            if let Some(found) = set {
-                let expected = "nothing beside `static_config`";
-                let hint = "the static configuration already says it: remove one of the two";
-                return Err(self.value(field, quoted(found), expected, hint));
-            }
-        }
+        self.said_once()?;
         let bytes = read("static configuration", path, "write one or give `role` and `network`", SMALL)?;
         let config = StaticConfig::parse(&bytes).map_err(|e| {
             self.value("static_config", e.to_string(), "a valid static configuration", "correct that file")
@@ -242,6 +241,27 @@ impl Input {
             return Err(self.value("static_config", "other trust".into(), expected, hint));
         }
         Ok(bytes)
+    }
+
+    /// Nothing that a given static configuration says is said here too.
+    fn said_once(&self) -> Result<(), SettingsError> {
+        let there = |set: bool| set.then(|| "there".to_owned());
+        let fields = [
+            ("role", self.role.as_deref().map(quoted)),
+            ("network", self.network.as_deref().map(quoted)),
+            ("ledger", there(self.ledger.is_some())),
+            ("pool", there(self.pool.is_some())),
+            ("wallet", there(self.wallet.is_some())),
+            ("worker", there(self.worker.is_some())),
+        ];
+        for (field, found) in fields {
+            if let Some(found) = found {
+                let expected = "nothing beside `static_config`";
+                let hint = "the static configuration already says it: remove one of the two";
+                return Err(self.value(field, found, expected, hint));
+            }
+        }
+        Ok(())
     }
 
     fn role(&self) -> Result<Role, SettingsError> {
