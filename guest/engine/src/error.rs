@@ -111,6 +111,59 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The chat template of a folder can't be used.
+    #[error("{path}: the chat template can't be used: {reason}; fetch the file again from where the model is published", path = path.display())]
+    Template {
+        /// Which file holds it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A request asks for what can't be given.
+    #[error("{field}: {found}, expected {expected}; change the request")]
+    Request {
+        /// Which field of it.
+        field: String,
+        /// What stands there, shortened.
+        found: String,
+        /// What may stand there.
+        expected: String,
+    },
+    /// A prompt does not fit the model.
+    #[error(
+        "the prompt has {found} tokens, the model takes {max} and needs room for an answer; shorten the prompt"
+    )]
+    Context {
+        /// Tokens of the prompt.
+        found: usize,
+        /// Tokens of the model's context.
+        max: usize,
+    },
+    /// A request asks for more memory than there is.
+    #[error(
+        "prompt and answer may take {found} tokens, memory holds {max}; ask for fewer max_tokens or shorten the prompt"
+    )]
+    Memory {
+        /// Tokens of prompt and longest answer, over all choices.
+        found: usize,
+        /// Tokens that all memory for keys and values holds.
+        max: usize,
+    },
+    /// Too many requests are waiting.
+    #[error("{waiting} requests are waiting already, no more are taken; try again later")]
+    Busy {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The model computed something that is no probability.
+    #[error("the model's logits are not finite; its weights overflow single precision: replace the model")]
+    Logits,
+    /// The device gave no data.
+    #[error("the device failed: {reason}; restart the worker")]
+    Device {
+        /// The backend's words.
+        reason: String,
+    },
     /// A text of the request can't be embedded.
     #[error("input[{index}]: {found}, expected {expected}; split the text and send the parts")]
     Text {
@@ -135,7 +188,10 @@ impl EngineError {
     /// Whether the request is to blame (true) or the model and the machine (false).
     pub fn is_request_fault(&self) -> bool {
         match self {
-            EngineError::Text { .. } => true,
+            EngineError::Text { .. }
+            | EngineError::Request { .. }
+            | EngineError::Context { .. }
+            | EngineError::Memory { .. } => true,
             EngineError::Read { .. }
             | EngineError::TooLarge { .. }
             | EngineError::Json { .. }
@@ -145,6 +201,10 @@ impl EngineError {
             | EngineError::Tensor { .. }
             | EngineError::NotFinite { .. }
             | EngineError::Tokenizer { .. }
+            | EngineError::Template { .. }
+            | EngineError::Busy { .. }
+            | EngineError::Logits
+            | EngineError::Device { .. }
             | EngineError::Overflow { .. } => false,
         }
     }

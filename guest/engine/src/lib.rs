@@ -20,10 +20,13 @@
 //! Deliberately absent: thread pools, training, downloads. Everything is generic over burn's `Backend`; the CPU backend
 //! (Flex) is the one that is compiled.
 
+mod bytelevel;
 mod embedder;
 mod error;
 mod families;
 mod files;
+mod generate;
+mod json;
 mod pooling;
 mod recipe;
 mod tokens;
@@ -32,4 +35,6 @@ mod wordpiece;
 
 pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
 pub use error::EngineError;
+pub use generate::*;
+pub use json::Json;
 pub use pooling::Pooling;

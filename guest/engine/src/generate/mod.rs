@@ -1,0 +1,18 @@
+//! Decoder language models: requests in, text out, many at a time.
+//!
+//! ```text
+//! Request -- prepare: bounds, chat template, tokens --> Prepared -- submit --> waiting
+//!   waiting -- room in memory, the client served least --> running -- step --> Event::Text ... Event::Finished
+//! ```
+
+mod event;
+mod python;
+mod request;
+mod template;
+
+pub use event::{Event, FinishReason, RequestId, TokenLogprob, Usage};
+pub use python::Time;
+pub use request::{
+    Chat, MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS, Prompt,
+    Request, Sampling,
+};
