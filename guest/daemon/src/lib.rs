@@ -4,6 +4,7 @@
 //! options   where things are          own      static and runtime configuration, as the gate left them
 //! trust     measured: whom to believe clock    the time of appraisal, on a host's clock
 //! serve     connections that come in  dial     calling peers, and calling again
+//! ledger    what is proven of the chain  (with [ledger] in the configuration)
 //! notify    to the service manager    report   to the host, in a closed vocabulary
 //! body      request bodies, bounded   fault    error answers in OpenAI's form
 //! ```
@@ -14,6 +15,7 @@ pub mod body;
 pub mod clock;
 pub mod dial;
 pub mod fault;
+pub mod ledger;
 pub mod notify;
 pub mod options;
 pub mod own;

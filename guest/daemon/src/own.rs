@@ -1,8 +1,11 @@
 //! A daemon's own configuration, as the gate left it: checked against MRCONFIGID already.
 
+use crate::Clock;
+use crate::ledger::{self, Watch};
 use protocol::config::{ConfigError, Role, RuntimeConfig, StaticConfig};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
+use tokio::sync::watch;
 
 /// Both parts, parsed.
 #[derive(Debug, Clone)]
@@ -46,6 +49,12 @@ pub enum OwnError {
         /// What this daemon is.
         expected: Role,
     },
+    /// A chain, and nobody to ask about it.
+    #[error(
+        "runtime configuration: ledger is empty, expected at least one lite server, for the static configuration has \
+         [ledger]; name one, such as ledger = [\"10.0.2.2:4000\"]"
+    )]
+    NoLiteServers,
 }
 
 impl Own {
@@ -63,6 +72,23 @@ impl Own {
         }
         let runtime = RuntimeConfig::parse(&read(runtime_config)?).map_err(config_error(runtime_config))?;
         Ok(Own { static_bytes, config, runtime })
+    }
+
+    /// What watches the chain of the measured configuration; none where it names none.
+    ///
+    /// # Errors
+    /// [`OwnError::NoLiteServers`].
+    pub fn ledger(&self, name: &'static str, stop: watch::Receiver<bool>) -> Result<Option<Watch>, OwnError> {
+        let Some(config) = &self.config.ledger else { return Ok(None) };
+        // The form of each was checked where it was read.
+        let servers: Vec<_> = self.runtime.ledger.iter().filter_map(|address| address.parse().ok()).collect();
+        if servers.is_empty() {
+            return Err(OwnError::NoLiteServers);
+        }
+        let earner = self.config.wallet.as_ref().map(|wallet| ledger::address(wallet.address));
+        let floor = self.config.trust.as_ref().map_or(0, |trust| trust.not_before);
+        let setup = ledger::Setup { name, config, servers, earner, clock: Clock::new(floor) };
+        Ok(Some(Watch::start(setup, stop)))
     }
 
     /// Peers to call.

@@ -12,6 +12,7 @@ use crate::trust::{Network, Trust, TrustError};
 use crate::{Address, Cell, HashBytes, proof};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -35,6 +36,8 @@ pub struct LiteClient {
     links: Vec<Arc<Link>>,
     network: Network,
     trust: Mutex<Trust>,
+    /// Who gave the last answer that held: asked first, so that a server that hangs costs its patience once.
+    best: AtomicUsize,
     /// The last configuration, by the number of the key block that it came with.
     config: Mutex<Option<(u32, Arc<BlockchainConfigParams>)>>,
 }
@@ -51,6 +54,7 @@ impl LiteClient {
             links: servers.iter().map(|server| Arc::new(Link::to(*server))).collect(),
             network,
             trust: Mutex::new(Trust::new(network)),
+            best: AtomicUsize::new(0),
             config: Mutex::new(None),
         }
     }
@@ -66,17 +70,22 @@ impl LiteClient {
         }
     }
 
-    /// Asks one server after the other until `check` holds an answer for good; else the first error.
+    /// Asks one server after the other, the one that answered last first, until `check` holds an answer for good; else the first error.
     async fn ask<T>(
         &self,
         question: &Question,
         check: impl Fn(Reply) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let mut first = None;
-        for link in &self.links {
-            let reply = link.ask(question, Duration::ZERO).await.map_err(LedgerError::from);
+        let best = self.best.load(Ordering::Relaxed);
+        for turn in 0..self.links.len() {
+            let number = (best + turn) % self.links.len();
+            let reply = self.links[number].ask(question, Duration::ZERO).await.map_err(LedgerError::from);
             match reply.and_then(&check) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.best.store(number, Ordering::Relaxed);
+                    return Ok(answer);
+                }
                 Err(error) => first = first.or(Some(error)),
             }
         }

@@ -37,8 +37,8 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("ratls", &["protocol", "evidence", "release"]),
     ("initrd", &["verity"]),
     ("init", &["verity", "attest", "evidence", "protocol"]),
-    ("daemon", &["ratls", "attest", "protocol", "evidence", "release"]),
-    ("worker", &["daemon", "ratls", "engine", "protocol"]),
+    ("daemon", &["ratls", "attest", "protocol", "evidence", "release", "payment", "ton"]),
+    ("worker", &["daemon", "ratls", "engine", "protocol", "payment"]),
     ("proxy", &["daemon", "ratls", "protocol", "payment", "ton", "release", "evidence"]),
 ];
 
