@@ -12,6 +12,7 @@
 
 mod answer;
 mod error;
+pub mod gateway;
 pub mod tunnel;
 
 pub use answer::Embeddings;
@@ -94,6 +95,11 @@ impl Client {
     /// What the worker was proved to be; its verdict is there to be printed.
     pub fn appraised(&self) -> &Appraised {
         self.peer.appraised()
+    }
+
+    /// The session under it, for what this type has no words for.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// The models it serves.
