@@ -5,6 +5,7 @@
 mod ask;
 #[cfg(test)]
 mod book;
+mod chain_args;
 mod connect;
 mod eventlog;
 mod evidence_bundle;
@@ -13,6 +14,7 @@ mod evidence_collateral;
 mod evidence_gpu;
 mod evidence_verify;
 mod follow;
+mod gateway;
 mod image;
 mod input;
 mod launch;
@@ -22,8 +24,11 @@ mod online;
 mod output;
 mod platform;
 mod provenance;
+mod quote;
+mod receipt;
 mod release_cmd;
 mod reproduce;
+mod status;
 mod trust;
 mod tunnel;
 mod wanted;
@@ -73,6 +78,15 @@ enum Command {
     /// Verify a running worker, then ask it for embeddings.
     #[command(visible_alias = "ask")]
     Embed(ask::Args),
+    /// Serve OpenAI's API on loopback, answered by attested proxies and paid from a vault.
+    Gateway(gateway::Args),
+    /// Check and list signed receipts.
+    #[command(subcommand)]
+    Receipt(receipt::Command),
+    /// Ask all proxies of the root's book for price and capacity.
+    Quote(quote::Args),
+    /// Say how a gateway, a proxy or a worker stands.
+    Status(status::Args),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +104,10 @@ fn main() -> ExitCode {
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),
         Command::Embed(args) => ask::run(args, json),
+        Command::Gateway(args) => gateway::run(args, json),
+        Command::Receipt(command) => receipt::run(command, json),
+        Command::Quote(args) => quote::run(args, json),
+        Command::Status(args) => status::run(args, json),
     };
     output::exit_code(outcome, json)
 }

@@ -162,7 +162,7 @@ async fn serve(args: &ServeArgs, json: bool) -> Result<Outcome> {
 }
 
 /// Ends when the process is told to, by SIGTERM or SIGINT.
-fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
+pub fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -172,7 +172,8 @@ fn told_to_stop() -> Result<impl Future<Output = ()> + Send> {
     })
 }
 
-fn verifier(
+/// What verifies a peer, following its files, and what the peer must be; `address` in the place of the target's own.
+pub fn verifier(
     target: &Target,
     args: &WantedArgs,
     address: Option<&str>,
@@ -215,7 +216,8 @@ fn report(json: bool) -> Report {
     })
 }
 
-fn say(json: bool, value: &Value, words: &str) {
+/// One JSON object a line on standard output, or words on standard error.
+pub fn say(json: bool, value: &Value, words: &str) {
     match json {
         // Whoever reads no more needs no word.
         true => drop(line(&value.to_string())),
@@ -258,7 +260,7 @@ fn facts_of(peer: &Peer) -> Value {
 }
 
 /// The verdict in a line; a simulated platform is named as one there.
-fn headline(peer: &Peer) -> String {
+pub fn headline(peer: &Peer) -> String {
     let verdict = peer.appraised().verdict();
     let text = verdict.to_string();
     let release = verdict.release.as_deref().unwrap_or("unknown");
