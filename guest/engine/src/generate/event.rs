@@ -6,9 +6,22 @@ use crate::error::EngineError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// Whose a request is, as the caller numbers them: what was computed for a prompt is shared within a client's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
 /// Something that happened in a step.
 #[derive(Debug)]
 pub enum Event {
+    /// A request has its memory and begins to run; before anything else that happens to it.
+    Started {
+        /// Which.
+        id: RequestId,
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Those of them whose keys and values were there already.
+        cached_tokens: usize,
+    },
     /// A continuation grew.
     Text {
         /// Whose.
@@ -17,6 +30,10 @@ pub enum Event {
         choice: usize,
         /// Whole characters; never a part of a stop sequence or of a special token. Empty only beside `tokens`.
         text: String,
+        /// Tokens that this choice has taken so far, as [`Usage`] counts them.
+        completion_tokens: usize,
+        /// Those of them for the model itself.
+        reasoning_tokens: usize,
         /// One entry a token since the last event, where log-probabilities were asked for.
         tokens: Vec<TokenLogprob>,
     },

@@ -10,7 +10,7 @@ mod python;
 mod request;
 mod template;
 
-pub use event::{Event, FinishReason, RequestId, TokenLogprob, Usage};
+pub use event::{ClientId, Event, FinishReason, RequestId, TokenLogprob, Usage};
 pub use python::Time;
 pub use request::{
     Chat, MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS, Prompt,
