@@ -1,4 +1,7 @@
-//! Bodies of the OpenAI-compatible endpoint (OpenAI API reference: Embeddings, Models, Errors).
+//! Bodies of the OpenAI-compatible endpoint (OpenAI API reference: Embeddings, Models, Errors; Chat and Completions in
+//! [`chat`]).
+
+pub mod chat;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,13 +51,57 @@ pub struct EmbeddingObject {
     pub embedding: EmbeddingVector,
 }
 
-/// Tokens that were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Tokens that were used. Here, as OpenAI counts, cached tokens are a part of the prompt and reasoning tokens one of
+/// the completion.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the input.
     pub prompt_tokens: usize,
+    /// Tokens of the answers; none where vectors are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<usize>,
     /// All tokens.
     pub total_tokens: usize,
+    /// What the prompt's tokens were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptDetails>,
+    /// What the answers' tokens were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens_details: Option<CompletionDetails>,
+}
+
+/// What the prompt's tokens were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptDetails {
+    /// Those that were computed before.
+    #[serde(default)]
+    pub cached_tokens: usize,
+}
+
+/// What the answers' tokens were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletionDetails {
+    /// Those that the model wrote for itself.
+    #[serde(default)]
+    pub reasoning_tokens: usize,
+}
+
+impl Usage {
+    /// Of texts that became vectors.
+    pub fn of_input(tokens: usize) -> Self {
+        Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() }
+    }
+
+    /// Of answers to a prompt; `cached` of `prompt` and `reasoning` of `completion`.
+    pub fn of_answers(prompt: usize, cached: usize, completion: usize, reasoning: usize) -> Self {
+        Usage {
+            prompt_tokens: prompt,
+            completion_tokens: Some(completion),
+            total_tokens: prompt.saturating_add(completion),
+            prompt_tokens_details: Some(PromptDetails { cached_tokens: cached }),
+            completion_tokens_details: Some(CompletionDetails { reasoning_tokens: reasoning }),
+        }
+    }
 }
 
 /// Answer to an embeddings request.

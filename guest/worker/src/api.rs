@@ -143,7 +143,7 @@ fn answer(model: String, encoding: Encoding, embedded: Embedded) -> EmbeddingRes
         object: "list".into(),
         data: embedded.vectors.into_iter().enumerate().map(object).collect(),
         model,
-        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+        usage: Usage::of_input(tokens),
     }
 }
 

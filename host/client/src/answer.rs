@@ -61,7 +61,7 @@ mod tests {
             object: "list".into(),
             data: vectors.iter().map(object).collect(),
             model: "m".into(),
-            usage: Usage { prompt_tokens: 3, total_tokens: 3 },
+            usage: Usage::of_input(3),
         }
     }
 
