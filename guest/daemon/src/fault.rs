@@ -30,6 +30,18 @@ impl Fault {
         self.status
     }
 
+    /// The body of the answer, where it stands inside another.
+    pub fn body(self) -> ErrorBody {
+        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let error = ErrorObject {
+            message: self.message,
+            kind: kind.into(),
+            param: self.param.map(Into::into),
+            code: Some(self.code.into()),
+        };
+        ErrorBody { error }
+    }
+
     /// This machine failed or is too busy.
     pub fn server(status: StatusCode, code: &'static str, message: String) -> Self {
         Fault { status, code, param: None, message }
@@ -38,15 +50,9 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        let error = ErrorObject {
-            message: self.message,
-            kind: kind.into(),
-            param: self.param.map(Into::into),
-            code: Some(self.code.into()),
-        };
-        let mut response = (self.status, Json(ErrorBody { error })).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let status = self.status;
+        let mut response = (status, Json(self.body())).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

@@ -3,8 +3,10 @@
 //! ```text
 //! main     options, configuration, whom to believe, models, READY=1, SIGTERM
 //!  serve   connections that come in, and those it makes to proxies: HTTP/2 served on either
-//!   api    GET /healthz, GET /v1/models, POST /v1/embeddings; errors in OpenAI's form
-//!    pool  models by name; a few computations at a time on blocking threads
+//!   api    GET /healthz, GET /v1/models, POST /v1/..; errors in OpenAI's form
+//!    embeddings  texts to vectors, a few computations at a time on blocking threads
+//!    write  prompts to texts: ask (the request) -> desk (one thread a model) -> reply, parts -> stream (the body)
+//!    pool   models by name, and by the root of their disk
 //! ```
 //! Everything a peer can make grow has a bound: connections, header and body size, inputs a request, requests in
 //! flight, and the time each of them may take. Nothing that a peer sends is ever logged.
@@ -12,11 +14,21 @@
 //! Deliberately absent: plain TCP or plain TLS, HTTP/1.1, a switch that turns attestation off, request logs.
 
 mod api;
+mod ask;
+mod desk;
+mod embeddings;
 mod model;
+mod parts;
 mod pool;
+mod reply;
 mod serve;
+mod stream;
+mod write;
 
-pub use api::{MAX_BODY, MAX_INPUTS, router};
-pub use model::{EngineModel, LoadError, load_all};
-pub use pool::{Embed, EmbedError, Embedded, Models};
+pub use api::{MAX_BODY, router};
+pub use ask::MIN_CACHE_KEY;
+pub use desk::{Desk, Prompted, Turns, Writer};
+pub use embeddings::MAX_INPUTS;
+pub use model::{EngineModel, LoadError, load, load_all};
+pub use pool::{Embed, EmbedError, Embedded, Entry, Model, Models};
 pub use serve::{Proxies, Server};

@@ -1,15 +1,18 @@
 //! Loads the models of the static configuration into the engine, and proves that each computes before it is served.
 
-use crate::pool::{Embed, EmbedError, Embedded};
+use crate::pool::{Embed, EmbedError, Embedded, Entry};
 use engine::{Embedder, EngineError};
-use protocol::config::StaticConfig;
+use protocol::config::{ModelPin, StaticConfig};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A model of the engine.
 pub struct EngineModel(Embedder);
 
 impl Embed for EngineModel {
+    fn context(&self) -> usize {
+        self.0.max_tokens()
+    }
+
     fn embed(&self, texts: &[String]) -> Result<Embedded, EmbedError> {
         match self.0.embed(texts) {
             Ok(done) => Ok(Embedded { vectors: done.vectors, prompt_tokens: done.prompt_tokens }),
@@ -46,22 +49,35 @@ pub enum LoadError {
     },
 }
 
-/// Loads every pinned model from `folder/<name>` and computes one vector with each.
-pub fn load_all(config: &StaticConfig, folder: &Path) -> Result<Vec<(String, Arc<dyn Embed>)>, LoadError> {
+/// Loads every pinned model from `folder/<name>` and computes with each.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load_all(config: &StaticConfig, folder: &Path) -> Result<Vec<Entry>, LoadError> {
     if config.models.is_empty() {
         return Err(LoadError::NoModels);
     }
-    let load = |name: &String| {
-        let folder = folder.join(name);
-        let model = Embedder::load(&folder).map_err(|source| {
-            let name = name.clone();
-            LoadError::Engine { name, folder, source }
-        })?;
-        let model: Arc<dyn Embed> = Arc::new(EngineModel(model));
-        self_test(model.as_ref()).map_err(|reason| LoadError::SelfTest { name: name.clone(), reason })?;
-        Ok((name.clone(), model))
+    let load = |pin: &ModelPin| {
+        let mut entry = load(&pin.name, &folder.join(&pin.name))?;
+        entry.root = pin.root.parse().ok();
+        Ok(entry)
     };
-    config.models.iter().map(|pin| load(&pin.name)).collect()
+    config.models.iter().map(load).collect()
+}
+
+/// Loads a folder and computes with it; of no disk.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(name: &str, folder: &Path) -> Result<Entry, LoadError> {
+    let model = Embedder::load(folder).map_err(|source| LoadError::Engine {
+        name: name.into(),
+        folder: folder.into(),
+        source,
+    })?;
+    let model = EngineModel(model);
+    self_test(&model).map_err(|reason| LoadError::SelfTest { name: name.into(), reason })?;
+    Ok(Entry::embedder(name, model))
 }
 
 /// One vector of a fixed text: there, finite, and not all zero.
@@ -84,6 +100,10 @@ mod tests {
     struct Fixed(Vec<Vec<f32>>);
 
     impl Embed for Fixed {
+        fn context(&self) -> usize {
+            8
+        }
+
         fn embed(&self, _: &[String]) -> Result<Embedded, EmbedError> {
             Ok(Embedded { vectors: self.0.clone(), prompt_tokens: 1 })
         }

@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use worker::{Embed, EmbedError, Embedded, Models, Server, router};
+use worker::{Embed, EmbedError, Embedded, Entry, Models, Server, router};
 
 /// Reports the start of each computation and waits for permission to end it.
 struct Slow {
@@ -30,6 +30,10 @@ struct Slow {
 }
 
 impl Embed for Slow {
+    fn context(&self) -> usize {
+        8
+    }
+
     fn embed(&self, texts: &[String]) -> Result<Embedded, EmbedError> {
         let _ = self.started.send(());
         let _ = self.release.lock().unwrap().recv();
@@ -53,8 +57,8 @@ async fn served() -> Served {
     let endpoint = Arc::new(support::endpoint(world.attester.clone(), STATIC_CONFIG));
     let (start, started) = tokio::sync::mpsc::unbounded_channel();
     let (permit, release) = mpsc::channel();
-    let model: Arc<dyn Embed> = Arc::new(Slow { started: start, release: Mutex::new(release) });
-    let models = Arc::new(Models::new(vec![("slow".into(), model)], 1));
+    let model = Slow { started: start, release: Mutex::new(release) };
+    let models = Arc::new(Models::new(vec![Entry::embedder("slow", model)], 1));
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start("/nonexistent".into());
     let acceptor = Arc::new(Acceptor::new(endpoint.clone()).unwrap().anonymous());

@@ -1,4 +1,4 @@
-//! The routes as a peer sees them, without a network and with a model that counts letters.
+//! `/v1/embeddings`, with a model that counts letters.
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
@@ -11,12 +11,16 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
-use worker::{Embed, EmbedError, Embedded, MAX_BODY, MAX_INPUTS, Models, router};
+use worker::{Embed, EmbedError, Embedded, Entry, MAX_BODY, MAX_INPUTS, Models, router};
 
 /// Vector of a text: its length and a half. Refuses `too long`, fails at `broken`, panics at `panic`.
 struct Letters;
 
 impl Embed for Letters {
+    fn context(&self) -> usize {
+        8
+    }
+
     fn embed(&self, texts: &[String]) -> Result<Embedded, EmbedError> {
         for (index, text) in texts.iter().enumerate() {
             match text.as_str() {
@@ -32,7 +36,7 @@ impl Embed for Letters {
 }
 
 fn letters() -> Arc<Models> {
-    Arc::new(Models::new(vec![("letters".into(), Arc::new(Letters))], 2))
+    Arc::new(Models::new(vec![Entry::embedder("letters", Letters)], 2))
 }
 
 async fn send(
@@ -160,6 +164,10 @@ struct Gated {
 }
 
 impl Embed for Gated {
+    fn context(&self) -> usize {
+        8
+    }
+
     fn embed(&self, texts: &[String]) -> Result<Embedded, EmbedError> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
@@ -174,7 +182,7 @@ async fn a_flood_of_requests_is_answered_with_503_and_the_rest_a_few_at_a_time()
     let (permit, release) = mpsc::channel();
     let most = Arc::new(AtomicUsize::new(0));
     let gated = Gated { running: AtomicUsize::new(0), most: most.clone(), release: Mutex::new(release) };
-    let models = Arc::new(Models::new(vec![("letters".into(), Arc::new(gated))], 2));
+    let models = Arc::new(Models::new(vec![Entry::embedder("letters", gated)], 2));
     let body = r#"{"model":"letters","input":"abc"}"#;
     let request = |models: &Arc<Models>| send(models.clone(), "POST", "/v1/embeddings", body);
     let waiting: Vec<_> = (0..64).map(|_| tokio::spawn(request(&models))).collect();

@@ -1,0 +1,5 @@
+//! The routes as a peer sees them, without a network and with models that follow a script.
+
+mod embeddings;
+mod script;
+mod writing;
