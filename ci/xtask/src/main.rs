@@ -12,10 +12,12 @@ mod fuzz;
 mod host;
 mod node;
 mod reference;
+mod serve;
 mod steps;
 mod still;
 mod test;
 mod tidy;
+mod toy;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,10 @@ enum Task {
     Up(up::Args),
     /// Set up and run every test, VM stories included.
     Test(test::Args),
+    /// Serve model folders over plain HTTP on loopback, for development.
+    Serve(serve::Args),
+    /// Train the toy language model, or measure it.
+    Toy(toy::Args),
     /// Check the house rules.
     Tidy(tidy::Args),
     /// Show what `nix/` claims, with the real nix, offline.
@@ -50,6 +56,8 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Up(args) => up::run(&root, &args),
         Task::Test(args) => test::run(&root, &args),
+        Task::Serve(args) => serve::run(&root, &args),
+        Task::Toy(args) => toy::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
         Task::Flake => flake::run(&root),
         Task::Fuzz(args) => fuzz::run(&root, &args),
