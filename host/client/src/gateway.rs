@@ -118,6 +118,18 @@ impl Book {
             (self.report)(Event::Unlogged(&error));
         }
     }
+
+    /// Has the log on disk.
+    async fn sync(&self) {
+        let syncer = self.log.lock().unwrap_or_else(PoisonError::into_inner).syncer();
+        let synced = match syncer {
+            Ok(syncer) => tokio::task::spawn_blocking(syncer).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = synced {
+            (self.report)(Event::Unlogged(&error));
+        }
+    }
 }
 
 /// The gateway.
@@ -188,6 +200,7 @@ impl Gateway {
             for proxy in self.proxies() {
                 tokio::spawn(async move { proxy.tend().await });
             }
+            self.book.sync().await;
             tokio::select! {
                 changed = facts.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(TEND) => {}
@@ -202,6 +215,7 @@ impl Gateway {
                 (self.shared.report)(Event::Unkept(&error));
             }
         }
+        self.book.sync().await;
     }
 
     /// What can be asked for, each name once, and once more with the root of its exact weights.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! check:  signature by the attested session key -> price x tokens = charge -> request, response, model, tokens as asked
-//! log:    one JSON object a line, appended and synced; no word of any request or answer
+//! log:    one JSON object a line, appended at once and synced soon after; no word of any request or answer
 //! ```
 //! What a receipt does not show is said by [`NOT_SHOWN`], which `receipt verify` prints. The contracts never read receipts.
 
@@ -194,15 +194,24 @@ impl Log {
         &self.path
     }
 
-    /// Appends one entry; it is on disk when this returns.
+    /// Appends one entry. It outlives this process from then on, and the machine from the next [`Log::syncer`] on: nothing
+    /// is allowed or paid by what stands in the log.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.file.sync_data()
+        self.file.write_all(&line)
+    }
+
+    /// Has what was appended written to the disk; runs on a thread that may wait.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn syncer(&self) -> io::Result<impl FnOnce() -> io::Result<()> + Send + 'static> {
+        let file = self.file.try_clone()?;
+        Ok(move || file.sync_data())
     }
 }
 

@@ -106,7 +106,7 @@ async fn evidence_that_is_refused_is_named_by_its_checks_and_nothing_is_sent() {
     let fake = Fake::start(pool(1)).await;
     let mut trust = crate::fake::trust();
     trust.reference.releases[0].rtmr2 = trust.reference.releases[0].rtmr1;
-    let verifier = std::sync::Arc::new(ratls::Verifier::fixed(trust, crate::support::AT));
+    let verifier = std::sync::Arc::new(ratls::Verifier::fixed(trust, crate::fake::AT));
     let rig = Rig::judging(&[&fake], verifier).await;
     let answer = rig.chat().await;
     assert_eq!(answer.fault(), (502, "proxy_refused".into()));

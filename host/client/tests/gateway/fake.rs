@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use crate::support::{AT, World, world_with};
+use evidence::{Collateral, Policy, Reference};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming};
@@ -16,14 +16,17 @@ use payment::receipt::{End, Receipt};
 use payment::view::{PoolView, PotView, Seen, VaultView};
 use payment::{Address, Cap, Order, PublicKey, SecretKey, Signed, Use};
 use protocol::channel::{ApplicationKey, ApplicationKeys, Part};
+use protocol::evidence::EventLog;
 use protocol::market::{
     self, Account, Blob, Hex32, ModelKind, ModelTerms, Most, Phase, ReceiptEntry, VaultTerms, Written,
     header, path,
 };
+use protocol::{AttestError, Attester};
 use ratls::session::{self, End as SessionEnd};
 use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use simulator::{Guest, Platform};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -47,15 +50,53 @@ const PROXY_CONFIG: &[u8] = b"schema = 1\nrole = \"proxy\"\nnetwork = \"local\"\
 /// A request whose text has this is answered until somebody stops it.
 pub const FOREVER: &str = "never stop";
 
+/// When evidence is appraised, Unix seconds.
+pub const AT: u64 = 1_790_000_000;
+
+/// A SIMULATED platform, and one guest on it.
+pub struct Site {
+    guest: Arc<Simulated>,
+    /// Its trust root, DER.
+    pub root: Vec<u8>,
+    pub collateral: Collateral,
+    pub reference: Reference,
+}
+
+struct Simulated(Guest);
+
+impl Attester for Simulated {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
+        Ok(self.0.quote(report_data))
+    }
+
+    fn event_log(&self) -> Result<EventLog, AttestError> {
+        Ok(self.0.event_log())
+    }
+
+    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
+        Ok(self.0.runtime())
+    }
+}
+
 /// The platform of all fakes of a test binary.
-pub fn platform() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| world_with(PROXY_CONFIG))
+pub fn site() -> &'static Site {
+    static SITE: OnceLock<Site> = OnceLock::new();
+    SITE.get_or_init(|| {
+        let platform = Platform::generate(AT).unwrap();
+        let guest = Guest::boot(platform.identity().unwrap(), PROXY_CONFIG, &[]).unwrap();
+        Site {
+            guest: Arc::new(Simulated(guest)),
+            root: platform.root_der().unwrap(),
+            collateral: platform.collateral().unwrap(),
+            reference: simulator::reference().unwrap(),
+        }
+    })
 }
 
 /// What verifies the fakes.
 pub fn trust() -> Trust {
-    platform().trust()
+    let site = site();
+    Trust::new(Policy::simulated(&site.root).unwrap(), site.collateral.clone(), site.reference.clone())
 }
 
 pub fn verifier() -> Arc<Verifier> {
@@ -240,7 +281,7 @@ pub fn vault_view(client: &SecretKey, pool: Address, free: u64) -> VaultView {
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>, mut stopping: watch::Receiver<bool>) {
-    let quotes = QuoteQueue::new(platform().attester.clone(), QuoteLimits::default());
+    let quotes = QuoteQueue::new(site().guest.clone(), QuoteLimits::default());
     let key = SecretKey::from_seed(&state.seed).public().to_bytes().to_vec();
     let mut keys = vec![ApplicationKey { name: "sk".into(), key }];
     if *state.lie.lock().unwrap() == Lie::NoKey {
@@ -287,14 +328,14 @@ async fn reply(state: Arc<State>, request: Request<Incoming>) -> Result<Reply, s
         return Ok(state.receipt(number));
     }
     if path == path::QUOTE {
-        let quote = market::Quote {
-            price: market_price(PRICE),
-            charge_per_request: 100,
-            total: 1000,
-            capacity_tokens_per_s: Some(50),
-            predicted_ms: None,
-        };
-        return Ok(plain(200, &serde_json::to_value(quote).unwrap()));
+        return Ok(quote(request.uri().query().unwrap_or_default()));
+    }
+    if path == path::METRICS {
+        let text = Bytes::from_static(
+            b"# TYPE fake_requests_total counter\nfake_requests_total{outcome=\"charged\"} 3\n",
+        );
+        let body = Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync();
+        return Ok(typed("text/plain; version=0.0.4", body));
     }
     let headers = request.headers().clone();
     let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
@@ -314,6 +355,24 @@ async fn reply(state: Arc<State>, request: Request<Incoming>) -> Result<Reply, s
         Ok(job) => Ok(state.answer(&path, asked, job)),
         Err(reply) => Ok(reply),
     }
+}
+
+/// What so many tokens cost by the book.
+fn quote(query: &str) -> Reply {
+    let number = |name: &str| {
+        let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap().parse::<u32>().unwrap()
+    };
+    let charge =
+        PRICE.charge(&Tokens { prompt: 9, completion: number("tokens"), ..Tokens::default() }).unwrap();
+    let quote = market::Quote {
+        price: market_price(PRICE),
+        charge_per_request: charge,
+        total: charge * u64::from(number("requests")),
+        capacity_tokens_per_s: Some(50),
+        predicted_ms: None,
+    };
+    plain(200, &serde_json::to_value(quote).unwrap())
 }
 
 impl State {
@@ -593,7 +652,7 @@ fn whole(path: &str, asked: &Value) -> (Value, Tokens) {
         return (body, written);
     }
     let texts = asked["input"].as_array().map_or(1, Vec::len);
-    let vector = [1.5f32, -0.25, 0.0];
+    let vector = [1.5f32, -0.25, 0.5];
     let base64 = asked["encoding_format"] == "base64";
     let encoded = || {
         use base64::Engine as _;
