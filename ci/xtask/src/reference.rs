@@ -30,10 +30,14 @@ pub fn vectors(house: &House) -> Result<PathBuf> {
 /// The pinned wheels, unpacked side by side; they are fetched again when the pins change.
 pub fn wheels(house: &House) -> Result<PathBuf> {
     let pins = house.checkout.root().join("ci/reference/requirements.txt");
-    let folder = house.checkout.cache().join("reference");
+    wheels_of(house, &pins, &house.checkout.cache().join("reference"))
+}
+
+/// The wheels of other pins, in a folder of their own.
+pub fn wheels_of(house: &House, pins: &Path, folder: &Path) -> Result<PathBuf> {
     let site = folder.join("site");
     let stamp = folder.join("requirements.txt");
-    let wanted = std::fs::read(&pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    let wanted = std::fs::read(pins).with_context(|| format!("cannot read {}", pins.display()))?;
     if std::fs::read(&stamp).is_ok_and(|there| there == wanted) {
         return Ok(site);
     }
@@ -45,7 +49,7 @@ pub fn wheels(house: &House) -> Result<PathBuf> {
     let mut pip = host::online(&house.tools).command("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
     pip.args(["--python-version", PYTHON]).args(PLATFORMS.iter().flat_map(|name| ["--platform", name]));
-    host::run(pip.arg("--dest").arg(&downloads).arg("--requirement").arg(&pins))?;
+    host::run(pip.arg("--dest").arg(&downloads).arg("--requirement").arg(pins))?;
     unpack(house, &downloads, &site)?;
     std::fs::write(&stamp, wanted).with_context(|| format!("{}: can't write", stamp.display()))?;
     Ok(site)

@@ -117,6 +117,9 @@ fn cargo_test(house: &House, vectors: &Path, node: &Node, args: &Args) -> Result
     cargo.env("CHRYSALIS_NODE", &node.program).env("CHRYSALIS_NODE_MODULES", &node.modules);
     cargo.env("TOLK_MODULES", &node.modules);
     cargo.env("CHRYSALIS_PYTHON_SITE", reference::wheels(house)?);
+    let pins = house.checkout.root().join("ci/clients/python.txt");
+    let site = reference::wheels_of(house, &pins, &house.checkout.cache().join("clients/python"))?;
+    cargo.env("CHRYSALIS_OPENAI_PYTHON", site).env("CHRYSALIS_OPENAI_NODE", node::openai(house, node)?);
     counted(&mut cargo)
 }
 
