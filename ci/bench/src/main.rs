@@ -9,6 +9,7 @@
 //! appraisal.rs +
 //! vouchers.rs -+
 //! channel.rs --+
+//! gateway.rs --+
 //! release.rs --+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! ```
@@ -22,6 +23,7 @@ mod appraisal;
 mod boot;
 mod channel;
 mod explain;
+mod gateway;
 mod gpu;
 mod machine;
 mod predict;
@@ -102,6 +104,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.extend(appraisal::measure()?);
     numbers.push(vouchers::measure(&scratch)?);
     numbers.extend(channel::measure()?);
+    numbers.push(gateway::measure(&scratch)?);
     numbers.extend(release::measure(&scratch)?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
