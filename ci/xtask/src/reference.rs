@@ -27,6 +27,17 @@ pub fn vectors(house: &House) -> Result<PathBuf> {
     Ok(out)
 }
 
+/// Makes small random decoders and what transformers computes with them; returns the folder that holds both.
+pub fn decoders(house: &House) -> Result<PathBuf> {
+    let site = wheels(house)?;
+    let root = Tools::of_lock(&house.checkout, Kind::Reference, &mut show)?;
+    let out = house.out("decoders");
+    let mut python = root.command("python3");
+    python.env("PYTHONPATH", &site).env("PYTHONDONTWRITEBYTECODE", "1");
+    host::run(python.arg(house.checkout.root().join("ci/reference/causal.py")).arg(&out))?;
+    Ok(out)
+}
+
 /// The pinned wheels, unpacked side by side; they are fetched again when the pins change.
 pub fn wheels(house: &House) -> Result<PathBuf> {
     let pins = house.checkout.root().join("ci/reference/requirements.txt");

@@ -10,7 +10,7 @@ use crate::{flake, still, tidy};
 use anyhow::{Context, Result, bail};
 use builder::{Profile, Thoroughness};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Options of `test`.
@@ -34,10 +34,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     let house = House::open(root)?;
     steps.done("tools root ready");
 
-    steps.next("Model and reference vectors (sentence-transformers, computed now)");
+    steps.next("Model, and references of sentence-transformers and transformers, computed now");
     house.model_folder()?;
-    let vectors = reference::vectors(&house)?;
-    steps.done("reference vectors computed");
+    let references =
+        References { vectors: reference::vectors(&house)?, decoders: reference::decoders(&house)? };
+    steps.done("references computed");
 
     steps.next("Node.js with TON's official emulator and the compiler of the contracts, for comparison");
     let node = node::ready(&house)?;
@@ -76,7 +77,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
     steps.next("Unit, property and process tests, and the VM stories");
     let on_host = host_tests(root, args)?;
-    let inside = cargo_test(&house, &vectors, &node, args)?;
+    let inside = cargo_test(&house, &references, &node, args)?;
     steps.done("passed");
     if args.no_vm {
         eprintln!("--no-vm: the VM stories were not run");
@@ -86,8 +87,16 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What reference implementations computed in this run.
+struct References {
+    /// File with the vectors of the real embedding model.
+    vectors: PathBuf,
+    /// Folder with small decoders and what is expected of them.
+    decoders: PathBuf,
+}
+
 /// All packages in one call: cargo then compiles what they share once, with one set of features.
-fn cargo_test(house: &House, vectors: &Path, node: &Node, args: &Args) -> Result<usize> {
+fn cargo_test(house: &House, references: &References, node: &Node, args: &Args) -> Result<usize> {
     let public = house.checkout.root().join("../shared/vectors");
     let binds: &[(&Path, &str)] = if public.is_dir() { &[(&public, "/chrysalis/vectors")] } else { &[] };
     let workshop = house.workshop(binds)?;
@@ -113,7 +122,8 @@ fn cargo_test(house: &House, vectors: &Path, node: &Node, args: &Args) -> Result
     cargo.env("CHRYSALIS_VECTORS", "/chrysalis/vectors");
     cargo.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
     cargo.env("CHRYSALIS_MODELS", house.checkout.cache().join("models"));
-    cargo.env("CHRYSALIS_REFERENCE_VECTORS", vectors).env("RUST_BACKTRACE", "1");
+    cargo.env("CHRYSALIS_REFERENCE_VECTORS", &references.vectors).env("RUST_BACKTRACE", "1");
+    cargo.env("CHRYSALIS_REFERENCE_DECODERS", &references.decoders);
     cargo.env("CHRYSALIS_NODE", &node.program).env("CHRYSALIS_NODE_MODULES", &node.modules);
     cargo.env("TOLK_MODULES", &node.modules);
     cargo.env("CHRYSALIS_PYTHON_SITE", reference::wheels(house)?);

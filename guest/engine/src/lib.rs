@@ -21,6 +21,7 @@
 //! (Flex) is the one that is compiled.
 
 mod bytelevel;
+mod decoder;
 mod embedder;
 mod error;
 mod families;
@@ -29,12 +30,14 @@ mod generate;
 mod json;
 mod pooling;
 mod recipe;
+mod shards;
 mod tokens;
 mod weights;
 mod wordpiece;
 
 pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
 pub use error::EngineError;
+pub use families::{Kind, kind};
 pub use generate::*;
 pub use json::Json;
 pub use pooling::Pooling;

@@ -4,7 +4,8 @@
 //! u64 little-endian header length | JSON header: name -> dtype, shape, offsets | data
 //! ```
 //! The header's offsets must tile the data without gap or overlap and end where the file ends, so every allocation is
-//! bounded by the file's own size. Every value that is read is checked to be finite.
+//! bounded by the file's own size. Every value that is read is checked to be finite. Half precision of both kinds is
+//! widened while it is read.
 //!
 //! Deliberately absent: memory mapping, which needs `unsafe` and, on a dm-verity disk, turns a read error into SIGBUS.
 //!
@@ -12,6 +13,7 @@
 
 use crate::error::{EngineError, shorten};
 use crate::files;
+use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::fs::File;
@@ -31,11 +33,17 @@ pub(crate) struct Weights {
     file: File,
     data_start: u64,
     metadata: Metadata,
+    accepted: &'static [Dtype],
 }
 
+/// Single precision only.
+pub(crate) const SINGLE: &[Dtype] = &[Dtype::F32];
+/// What is read into single precision without loss.
+pub(crate) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+
 impl Weights {
-    /// Opens the file and checks its header.
-    pub fn open(path: &Path) -> Result<Self, EngineError> {
+    /// Opens the file and checks its header; tensors of the `accepted` types can be read.
+    pub fn open(path: &Path, accepted: &'static [Dtype]) -> Result<Self, EngineError> {
         let (file, len) = files::open(path, PURPOSE)?;
         let header_fault = |reason: String| EngineError::Header { path: path.into(), reason };
         let mut prefix = [0; 8];
@@ -57,7 +65,17 @@ impl Weights {
         if expected != found {
             return Err(header_fault(format!("its tensors cover {expected} bytes, the file holds {found}")));
         }
-        Ok(Weights { path: path.into(), file, data_start: 8 + header_len, metadata })
+        Ok(Weights { path: path.into(), file, data_start: 8 + header_len, metadata, accepted })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names and types of all tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Dtype)> {
+        self.metadata.tensors().into_iter().map(|(name, info)| (name, info.dtype))
     }
 
     /// Number of elements of all tensors.
@@ -76,7 +94,7 @@ impl Weights {
         }
     }
 
-    /// Reads a whole tensor of single-precision numbers of exactly this shape.
+    /// Reads a whole tensor of exactly this shape into single precision.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
         let mut out = Vec::new();
         self.append(name, shape, &mut out)?;
@@ -85,49 +103,58 @@ impl Weights {
 
     /// Like [`Weights::read`], behind what `out` already holds: several tensors become one buffer.
     pub fn append(&self, name: &str, shape: &[usize], out: &mut Vec<f32>) -> Result<(), EngineError> {
-        let (offset, len) = self.locate(name, shape)?;
+        let (place, len) = self.locate(name, shape)?;
         out.reserve_exact(len);
-        self.read_at(name, offset, 0..len, out)
+        self.read_at(name, place, 0..len, out)
     }
 
     /// A two-dimensional tensor whose rows are read when they are asked for.
     pub fn table(self: &Arc<Self>, name: &str, rows: usize, width: usize) -> Result<Table, EngineError> {
-        let (offset, _) = self.locate(name, &[rows, width])?;
-        Ok(Table { weights: self.clone(), name: name.into(), offset, rows, width })
+        let (place, _) = self.locate(name, &[rows, width])?;
+        Ok(Table { weights: self.clone(), name: name.into(), place, rows, width })
     }
 
-    /// Byte offset in the file and number of elements.
-    fn locate(&self, name: &str, shape: &[usize]) -> Result<(u64, usize), EngineError> {
-        let wanted = || format!("F32 {shape:?}");
+    /// Place in the file and number of elements.
+    fn locate(&self, name: &str, shape: &[usize]) -> Result<(Place, usize), EngineError> {
+        let kinds = || self.accepted.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");
+        let wanted = || format!("{} {shape:?}", kinds());
         let Some(info) = self.metadata.info(name) else {
             return Err(self.fault(name, wanted(), "no such tensor".into()));
         };
-        if info.dtype != Dtype::F32 || info.shape != shape {
+        if !self.accepted.contains(&info.dtype) || info.shape != shape {
             return Err(self.fault(name, wanted(), describe(info)));
         }
-        Ok((self.data_start + info.data_offsets.0 as u64, shape.iter().product()))
+        let offset = self.data_start + info.data_offsets.0 as u64;
+        Ok((Place { offset, kind: info.dtype }, shape.iter().product()))
     }
 
-    /// Appends elements `range` of the tensor that starts at byte `offset`.
+    /// Appends elements `range` of the tensor that lies at `place`.
     fn read_at(
         &self,
         name: &str,
-        offset: u64,
+        place: Place,
         range: std::ops::Range<usize>,
         out: &mut Vec<f32>,
     ) -> Result<(), EngineError> {
-        let mut buffer = vec![0u8; CHUNK.min(range.len() * 4)];
+        let size = if place.kind == Dtype::F32 { 4 } else { 2 };
+        let mut buffer = vec![0u8; CHUNK.min(range.len() * size)];
         let mut next = range.start;
         while next < range.end {
-            let count = (range.end - next).min(CHUNK / 4);
-            let bytes = &mut buffer[..count * 4];
-            self.file.read_exact_at(bytes, offset + next as u64 * 4).map_err(|source| EngineError::Read {
-                path: self.path.clone(),
-                purpose: PURPOSE,
-                source,
-            })?;
+            let count = (range.end - next).min(CHUNK / size);
+            let bytes = &mut buffer[..count * size];
+            self.file
+                .read_exact_at(bytes, place.offset + (next * size) as u64)
+                .map_err(|source| EngineError::Read { path: self.path.clone(), purpose: PURPOSE, source })?;
             let start = out.len();
-            out.extend(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)));
+            match place.kind {
+                Dtype::F16 => {
+                    out.extend(bytes.as_chunks().0.iter().map(|half| f16::from_le_bytes(*half).to_f32()))
+                }
+                Dtype::BF16 => {
+                    out.extend(bytes.as_chunks().0.iter().map(|half| bf16::from_le_bytes(*half).to_f32()))
+                }
+                _ => out.extend(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word))),
+            }
             self.check_finite(name, next, &out[start..])?;
             next += count;
         }
@@ -153,6 +180,13 @@ impl Weights {
     }
 }
 
+/// Where a tensor begins in its file, and of what its elements are.
+#[derive(Clone, Copy)]
+struct Place {
+    offset: u64,
+    kind: Dtype,
+}
+
 fn describe(info: &TensorInfo) -> String {
     let dims: Vec<usize> = info.shape.iter().copied().take(8).collect();
     let more = if info.shape.len() > 8 { " and more" } else { "" };
@@ -169,7 +203,7 @@ fn shorten_reason(reason: &str) -> String {
 pub(crate) struct Table {
     weights: Arc<Weights>,
     name: String,
-    offset: u64,
+    place: Place,
     rows: usize,
     width: usize,
 }
@@ -183,7 +217,7 @@ impl Table {
     /// Appends row `index` (below [`Table::rows`]) to `out`.
     pub fn append_row(&self, index: usize, out: &mut Vec<f32>) -> Result<(), EngineError> {
         let start = index * self.width;
-        self.weights.read_at(&self.name, self.offset, start..start + self.width, out)
+        self.weights.read_at(&self.name, self.place, start..start + self.width, out)
     }
 
     /// Reads every row once and throws it away, to find values that are not finite.
@@ -194,7 +228,7 @@ impl Table {
             out.clear();
             let last = (first + step).min(self.rows);
             let range = first * self.width..last * self.width;
-            self.weights.read_at(&self.name, self.offset, range, &mut out)?;
+            self.weights.read_at(&self.name, self.place, range, &mut out)?;
         }
         Ok(())
     }

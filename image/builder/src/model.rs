@@ -25,8 +25,10 @@ const EROFS_UUID: &str = "8f4e2b6a-0d53-4c1e-9a77-6d6f64656c01";
 const VERITY_UUID: &str = "8f4e2b6a-0d53-4c1e-9a77-6d6f64656c02";
 /// Where the work folder is seen by the tools.
 const INSIDE: &str = "/chrysalis/model";
-const REQUIRED: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"];
-const KINDS: [&str; 4] = ["json", "md", "safetensors", "txt"];
+const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
+/// Weights in one file, or the index of several.
+const WEIGHTS: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+const KINDS: [&str; 5] = ["jinja", "json", "md", "safetensors", "txt"];
 /// Hugging Face folders have at most this many levels, such as `1_Pooling/config.json`.
 const MAX_DEPTH: usize = 2;
 
@@ -97,9 +99,11 @@ fn survey(folder: &Path) -> Result<Content> {
     visit(folder, Path::new(""), &mut content)?;
     content.files.sort();
     content.left_out.sort();
-    for name in REQUIRED {
-        ensure!(
-            content.files.iter().any(|file| file == Path::new(name)),
+    let has = |name: &str| content.files.iter().any(|file| file == Path::new(name));
+    let missing = REQUIRED.into_iter().find(|name| !has(name));
+    let missing = missing.or_else(|| (!WEIGHTS.into_iter().any(has)).then_some(WEIGHTS[0]));
+    if let Some(name) = missing {
+        bail!(
             "{}: expected {name} in a model folder, found none; give the folder of a Hugging Face model with \
              safetensors weights",
             folder.display()

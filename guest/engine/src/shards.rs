@@ -1,0 +1,113 @@
+//! The weights of one model in one file or in several.
+//!
+//! ```text
+//! model.safetensors                        or
+//! model.safetensors.index.json: weight_map: tensor -> file;  model-00001-of-00002.safetensors, ...
+//! ```
+//! The index and the files must agree exactly: every tensor of every file is named, in the file that holds it.
+//!
+//! Source: transformers 5, `modeling_utils.py`, "weight_map".
+
+use crate::error::{EngineError, shorten};
+use crate::files::Config;
+use crate::weights::{FLOATS, Table, Weights};
+use safetensors::Dtype;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most files of one model.
+const MAX_FILES: usize = 1024;
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Open weights, by tensor.
+pub(crate) struct Shards {
+    files: Vec<Arc<Weights>>,
+    /// Which file holds a tensor.
+    places: HashMap<String, usize>,
+    types: BTreeSet<String>,
+}
+
+impl Shards {
+    /// Opens all weights of a folder.
+    pub fn open(dir: &Path) -> Result<Self, EngineError> {
+        let index = dir.join("model.safetensors.index.json");
+        if !index.exists() {
+            return Self::of(vec![Weights::open(&dir.join("model.safetensors"), FLOATS)?]);
+        }
+        let index: Config<Index> = Config::read(index, "it says which file holds which tensor")?;
+        let names: BTreeSet<&String> = index.value.weight_map.values().collect();
+        index.in_range("weight_map", names.len(), 1..=MAX_FILES)?;
+        // A path out of the folder would read what the model's hash does not cover.
+        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if let Some(name) = names.iter().find(|name| name.starts_with('.') || !plain(name)) {
+            return Err(index.bad("weight_map", name, "names of files in the model's folder"));
+        }
+        let files = names.iter().map(|name| Weights::open(&dir.join(name), FLOATS));
+        let shards = Self::of(files.collect::<Result<_, _>>()?)?;
+        let wanted = &index.value.weight_map;
+        let same = |(tensor, file): (&String, &usize)| {
+            wanted.get(tensor).is_some_and(|name| shards.files[*file].path() == dir.join(name))
+        };
+        let odd = shards.places.iter().find(|place| !same((place.0, place.1))).map(|(tensor, _)| tensor);
+        match odd.or_else(|| wanted.keys().find(|tensor| !shards.places.contains_key(*tensor))) {
+            Some(tensor) => Err(index.bad("weight_map", tensor, "every tensor, in the file that holds it")),
+            None => Ok(shards),
+        }
+    }
+
+    fn of(files: Vec<Weights>) -> Result<Self, EngineError> {
+        let mut places = HashMap::new();
+        let mut types = BTreeSet::new();
+        for (number, file) in files.iter().enumerate() {
+            for (name, kind) in file.tensors() {
+                types.insert(name_of(kind));
+                if places.insert(name.clone(), number).is_some() {
+                    let (path, tensor) = (file.path().into(), shorten(&name));
+                    let (expected, found) = ("one file that holds it".into(), "a second one".into());
+                    return Err(EngineError::Tensor { path, tensor, expected, found });
+                }
+            }
+        }
+        Ok(Shards { files: files.into_iter().map(Arc::new).collect(), places, types })
+    }
+
+    /// Number of elements of all tensors.
+    pub fn parameters(&self) -> u64 {
+        self.files.iter().map(|file| file.parameters()).sum()
+    }
+
+    /// The types of the tensors, such as `bf16`.
+    pub fn precision(&self) -> String {
+        self.types.iter().cloned().collect::<Vec<_>>().join("+")
+    }
+
+    /// Fails on the first tensor (by file and name) that `known` does not know.
+    pub fn refuse_strangers(&self, known: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+        self.files.iter().try_for_each(|file| file.refuse_strangers(&known))
+    }
+
+    /// Reads a whole tensor of exactly this shape behind what `out` already holds.
+    pub fn append(&self, name: &str, shape: &[usize], out: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.file(name).append(name, shape, out)
+    }
+
+    /// Rows of a tensor, read on demand.
+    pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table, EngineError> {
+        self.file(name).table(name, rows, width)
+    }
+
+    /// The file that holds a tensor; the first one says what is missing.
+    fn file(&self, name: &str) -> &Arc<Weights> {
+        &self.files[self.places.get(name).copied().unwrap_or(0)]
+    }
+}
+
+fn name_of(kind: Dtype) -> String {
+    format!("{kind:?}").to_lowercase()
+}
