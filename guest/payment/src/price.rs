@@ -88,6 +88,11 @@ impl Commission {
         Self(parts.min(WHOLE as u16))
     }
 
+    /// Parts of [`WHOLE`].
+    pub fn parts(self) -> u16 {
+        self.0
+    }
+
     /// What the worker gets of a charge.
     pub fn fee(self, charge: u64) -> u64 {
         charge - self.kept(charge)

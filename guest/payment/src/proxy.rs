@@ -92,6 +92,8 @@ struct Account {
 struct Open {
     vault: Address,
     price: Price,
+    /// As it was when the hold was made: what is promised of it must not grow.
+    commission: Commission,
     hold: u64,
     fee: u64,
 }
@@ -137,6 +139,8 @@ pub struct Standing {
     pub key: PublicKey,
     /// The highest cap that was taken in this session; 0 before one was.
     pub cap: u64,
+    /// Unix seconds that it lasts until; 0 without one.
+    pub valid_until: u32,
     /// Charged in all.
     pub used: u64,
     /// Held by boots before that never settled it.
@@ -145,6 +149,8 @@ pub struct Standing {
     pub held: u64,
     /// The newest use of this session.
     pub last: Option<Signed<Use>>,
+    /// The block of the newest view of it.
+    pub seen: crate::view::Seen,
 }
 
 /// A cap and a use that a vault will pay for.
@@ -198,6 +204,11 @@ impl Proxy {
             surplus: 0,
             before,
         }
+    }
+
+    /// The root's book states another commission: it holds for what is reserved from now on.
+    pub fn set_commission(&mut self, commission: Commission) {
+        self.terms.commission = commission;
     }
 
     /// Where the session stands.
@@ -289,15 +300,15 @@ impl Proxy {
     /// How a vault stands in the books.
     pub fn standing(&self, vault: &Address) -> Option<Standing> {
         let account = self.accounts.get(vault)?;
-        let Account { used, lost, held, last, .. } = *account;
-        Some(Standing {
-            key: account.key,
-            cap: account.cap.map_or(0, |cap| cap.voucher().cap),
-            used,
-            lost,
-            held,
-            last,
-        })
+        let Account { key, used, lost, held, last, .. } = *account;
+        let (cap, valid_until) = account.cap.map_or((0, 0), |c| (c.voucher().cap, c.voucher().valid_until));
+        let seen = account.view.seen;
+        Some(Standing { key, cap, valid_until, used, lost, held, last, seen })
+    }
+
+    /// nanoTON that a vault has paid to the pool, by the newest view of it.
+    pub fn claimed(&self, vault: &Address) -> Option<u64> {
+        self.accounts.get(vault).map(|account| account.view.claimed)
     }
 
     /// Takes a client's cap. A lower or a foreign one is refused, and the one before stays.
@@ -340,7 +351,8 @@ impl Proxy {
             return Err(Refused::TwiceTheSameRequest { id });
         }
         let hold = price.charge(most)?;
-        let fee = self.terms.commission.fee(hold);
+        let commission = self.terms.commission;
+        let fee = commission.fee(hold);
         let (promised, funded) = (self.liabilities(), self.funded);
         let account = self.accounts.get_mut(&vault).ok_or(Refused::UnknownVault { vault })?;
         account.covers(vault, hold, self.terms.claim_margin, now)?;
@@ -349,7 +361,7 @@ impl Proxy {
         }
         account.held += hold;
         self.held_fees += fee;
-        self.requests.insert(id, Open { vault, price, hold, fee });
+        self.requests.insert(id, Open { vault, price, commission, hold, fee });
         Ok(AfterLog { records: vec![Record::Reserved { id, vault, hold }], value: hold })
     }
 
@@ -378,7 +390,7 @@ impl Proxy {
             return Err(Refused::TooManyWorkers { worker });
         }
         let charged = open.price.charge(tokens)?.min(open.hold);
-        let fee = self.terms.commission.fee(charged);
+        let fee = open.commission.fee(charged);
         let account =
             self.accounts.get_mut(&open.vault).ok_or(Refused::UnknownVault { vault: open.vault })?;
         self.requests.remove(&id);

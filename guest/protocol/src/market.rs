@@ -21,7 +21,7 @@ mod sse;
 
 pub use bodies::{
     Body, ClaimEntry, Claims, Consent, Device, Earning, Earnings, ModelFacts, ModelKind, ModelTerms, Needed,
-    PaymentError, PayoutEntry, Payouts, Phase, Quote, ReceiptEntry, SelfTest, Surplus, Terms, VaultTerms,
+    PaymentError, PayoutEntry, Payouts, Phase, Quote, ReceiptEntry, SelfTest, Terms, VaultTerms,
     WorkerFacts, read,
 };
 pub use error::MarketError;
@@ -78,8 +78,6 @@ pub mod path {
     pub const PAYOUTS: &str = "/chrysalis/v1/payouts/";
     /// Proxy: [`super::ReceiptEntry`]; a vault's account, a slash and a request's number follow.
     pub const RECEIPTS: &str = "/chrysalis/v1/receipts/";
-    /// Proxy: [`super::Surplus`]; `?amount=` of nanoTON.
-    pub const SURPLUS: &str = "/chrysalis/v1/surplus";
     /// Proxy and worker: Prometheus text.
     pub const METRICS: &str = "/metrics";
     /// Worker: [`super::WorkerFacts`].

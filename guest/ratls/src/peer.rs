@@ -4,6 +4,7 @@ use crate::trust::Trust;
 use evidence::Appraised;
 use evidence::gpu::AppraisedGpus;
 use protocol::channel::{ApplicationKeys, Part};
+use sha2::{Digest, Sha256};
 use std::sync::{Arc, Weak};
 
 /// What a peer was proved to be, and until when. Made by [`crate::Verifier::judge`] alone; clones share it.
@@ -59,6 +60,11 @@ impl Peer {
     /// The bytes that it was configured with, and that its MRCONFIGID commits to.
     pub fn static_config(&self) -> &[u8] {
         &self.0.static_config
+    }
+
+    /// SHA-256 of its quote, for whoever has to name the evidence later.
+    pub fn evidence(&self) -> [u8; 32] {
+        Sha256::digest(&self.0.quote).into()
     }
 
     /// When it was appraised, Unix seconds.

@@ -266,20 +266,6 @@ impl Body for ReceiptEntry {
     const LIMIT: usize = 4096;
 }
 
-/// `GET /chrysalis/v1/surplus?amount=`: what the pool may give back to its reserve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Surplus {
-    /// nanoTON over the session.
-    pub total: u64,
-    /// Signed by the session.
-    pub surplus: Blob,
-}
-
-impl Body for Surplus {
-    const WHAT: &'static str = "surplus";
-    const LIMIT: usize = 4096;
-}
-
 /// The body of an answer 402: OpenAI's error, and what would put it right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentError {
