@@ -1,116 +1,219 @@
-//! The workers that are here: one entry for each attested connection, gone with it.
+//! The workers that are here: a connection each, gone with it, and the router that chooses among them.
 //!
-//! What a worker has is read from its measured configuration, never asked of it. Which worker gets a request is decided by
-//! requests in flight alone: the least busy one, in turns where several are equal.
-//!
-//! Deliberately absent, and to come with the router: price, speed, reputation, devices.
+//! What a worker has is read from its measured configuration, never asked of it; what it says of itself only makes it look
+//! busier, or closed at this hour.
 
-use protocol::config::ModelPin;
+use crate::router::{Ask, Capacity, Choice, Model, Moment, Name, NoWorker, Offer, Outcome, Router, WorkerId};
+use payment::Address;
+use payment::price::Price;
+use protocol::market::{ModelFacts, WorkerFacts};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Most workers at one time.
-pub const MAX_WORKERS: usize = 1024;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// The way to a worker, as far as choosing goes.
 pub trait Way: Clone + Send + Sync + 'static {
-    /// Requests under way.
-    fn in_flight(&self) -> usize;
     /// Whether it takes no further request.
     fn is_draining(&self) -> bool;
 }
 
-/// Live workers by model.
-#[derive(Debug)]
-pub struct Registry<W>(Mutex<Inner<W>>);
-
-#[derive(Debug)]
-struct Inner<W> {
-    next: u64,
-    /// By number of arrival.
-    workers: BTreeMap<u64, Worker<W>>,
+/// Who comes in.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// By what its record is kept.
+    pub name: Name,
+    /// Of its measured configuration.
+    pub models: Vec<Model>,
+    /// Of its measured configuration; none where it works unpaid.
+    pub wallet: Option<Address>,
 }
 
 #[derive(Debug)]
-struct Worker<W> {
-    models: Vec<ModelPin>,
+struct Entry<W> {
     way: W,
-    /// When it was chosen last, as a count of choices.
-    turn: u64,
+    wallet: Option<Address>,
+    /// Told when its payout has grown.
+    paid: Arc<Notify>,
+    /// What it said last of its models, by root.
+    facts: BTreeMap<[u8; 32], ModelFacts>,
+}
+
+/// Live workers.
+#[derive(Debug)]
+pub struct Registry<W> {
+    inner: Mutex<Inner<W>>,
+    began: Instant,
+}
+
+#[derive(Debug)]
+struct Inner<W> {
+    next: WorkerId,
+    entries: BTreeMap<WorkerId, Entry<W>>,
+    router: Router,
 }
 
 /// A worker's place in the registry; it leaves when this is dropped.
 #[derive(Debug)]
 pub struct Place<W: Way> {
     registry: Arc<Registry<W>>,
-    id: u64,
+    id: WorkerId,
+    paid: Arc<Notify>,
 }
 
 impl<W: Way> Drop for Place<W> {
     fn drop(&mut self) {
-        self.registry.inner().workers.remove(&self.id);
+        let mut inner = self.registry.inner();
+        inner.entries.remove(&self.id);
+        inner.router.leave(self.id);
     }
 }
 
-/// Why no worker was chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoWorker {
-    /// Nobody here has such a model.
-    UnknownModel,
-    /// Those who have it are on their way out, or failed just now.
-    NoneLeft,
+impl<W: Way> Place<W> {
+    /// Told when this worker's payout has grown.
+    pub fn paid(&self) -> Arc<Notify> {
+        self.paid.clone()
+    }
+
+    /// Takes what the worker says of itself.
+    pub fn heard(&self, facts: &WorkerFacts) {
+        let now = self.registry.now();
+        let mut inner = self.registry.inner();
+        let hours = (facts.hours[0], facts.hours[1]);
+        let offer = Offer { slots: facts.slots, hours, memory: facts.device.memory_bytes };
+        inner.router.offer(self.id, offer);
+        inner.router.load(self.id, facts.running, facts.waiting, now);
+        if let Some(entry) = inner.entries.get_mut(&self.id) {
+            entry.facts = facts.models.iter().map(|model| (model.root.0, model.clone())).collect();
+        }
+    }
+
+    /// It did what no right worker does, outside any request.
+    pub fn fault(&self) {
+        let now = self.registry.now();
+        self.registry.inner().router.fault(self.id, now);
+    }
+}
+
+/// A request that is under way at a worker; unless it is told how it ended, it was cancelled.
+#[derive(Debug)]
+pub struct Job<W: Way> {
+    registry: Arc<Registry<W>>,
+    /// Who was chosen, and for what.
+    pub choice: Choice,
+    /// The way there.
+    pub way: W,
+    /// Whom the fee goes to.
+    pub wallet: Option<Address>,
+    /// To be told when its payout has grown.
+    pub paid: Arc<Notify>,
+    began: Instant,
+    ended: bool,
+}
+
+impl<W: Way> Job<W> {
+    /// Milliseconds since it was chosen.
+    pub fn ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// Takes the worker's word on its load.
+    pub fn load(&self, load: protocol::market::Load) {
+        let now = self.registry.now();
+        self.registry.inner().router.load(self.choice.worker, load.running, load.waiting, now);
+    }
+
+    /// It ended so.
+    pub fn end(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let now = self.registry.now();
+            self.registry.inner().router.ended(self.choice.worker, outcome, now);
+        }
+    }
+}
+
+impl<W: Way> Drop for Job<W> {
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled);
+    }
+}
+
+/// A model that somebody here has.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Name and root.
+    pub model: Model,
+    /// By the root's book.
+    pub price: Option<Price>,
+    /// What workers say of it.
+    pub facts: Option<ModelFacts>,
+    /// What is measured of it.
+    pub capacity: Capacity,
 }
 
 impl<W: Way> Default for Registry<W> {
     fn default() -> Self {
-        Registry(Mutex::new(Inner { next: 0, workers: BTreeMap::new() }))
+        let inner = Inner { next: 0, entries: BTreeMap::new(), router: Router::default() };
+        Registry { inner: Mutex::new(inner), began: Instant::now() }
     }
 }
 
 impl<W: Way> Registry<W> {
     /// Takes a worker in; `None` if the house is full.
-    pub fn join(self: &Arc<Self>, models: Vec<ModelPin>, way: W) -> Option<Place<W>> {
+    pub fn join(self: &Arc<Self>, newcomer: Newcomer, way: W) -> Option<Place<W>> {
         let mut inner = self.inner();
-        if inner.workers.len() >= MAX_WORKERS {
-            return None;
-        }
         let id = inner.next;
         inner.next += 1;
-        inner.workers.insert(id, Worker { models, way, turn: 0 });
-        Some(Place { registry: self.clone(), id })
-    }
-
-    /// The least busy worker that has `model` (`name`, or `name@root` for exact weights) and is not in `tried`.
-    pub fn choose(&self, model: &str, tried: &[u64]) -> Result<(u64, W), NoWorker> {
-        let (name, root) = match model.split_once('@') {
-            Some((name, root)) => (name, Some(root)),
-            None => (model, None),
-        };
-        let mut inner = self.inner();
-        inner.next += 1;
-        let turn = inner.next;
-        let fits = |pin: &ModelPin| pin.name == name && root.is_none_or(|root| pin.root == root);
-        let mut having = inner.workers.iter_mut().filter(|(_, w)| w.models.iter().any(fits)).peekable();
-        if having.peek().is_none() {
-            return Err(NoWorker::UnknownModel);
+        if !inner.router.join(id, newcomer.name, newcomer.models) {
+            return None;
         }
-        let free = having.filter(|(id, worker)| !tried.contains(id) && !worker.way.is_draining());
-        let chosen = free.min_by_key(|(_, worker)| (worker.way.in_flight(), worker.turn));
-        let (id, worker) = chosen.ok_or(NoWorker::NoneLeft)?;
-        worker.turn = turn;
-        Ok((*id, worker.way.clone()))
+        let paid = Arc::new(Notify::new());
+        let entry = Entry { way, wallet: newcomer.wallet, paid: paid.clone(), facts: BTreeMap::new() };
+        inner.entries.insert(id, entry);
+        Some(Place { registry: self.clone(), id, paid })
     }
 
-    /// Names of the models that somebody here has, each once, in order.
-    pub fn models(&self) -> Vec<String> {
+    /// Takes the prices of the root's book.
+    pub fn set_prices(&self, prices: BTreeMap<[u8; 32], Price>) {
+        self.inner().router.set_prices(prices);
+    }
+
+    /// Which root a name stands for, and its price.
+    pub fn resolve(&self, model: &str, root: Option<[u8; 32]>) -> Option<([u8; 32], Option<Price>)> {
         let inner = self.inner();
-        let names = inner.workers.values().flat_map(|worker| &worker.models).map(|pin| pin.name.clone());
-        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        let root = root.or_else(|| inner.router.resolve(model))?;
+        Some((root, inner.router.price(&root)))
+    }
+
+    /// A worker for a request, which then is under way there.
+    pub fn choose(self: &Arc<Self>, ask: &Ask<'_>, tried: &[WorkerId]) -> Result<Job<W>, NoWorker> {
+        let now = self.now();
+        let mut inner = self.inner();
+        let gone: Vec<_> =
+            inner.entries.iter().filter(|(_, e)| e.way.is_draining()).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| inner.router.leaving(id));
+        let choice = inner.router.choose(ask, now, tried)?;
+        let entry = inner.entries.get(&choice.worker).ok_or(NoWorker::NoneLeft)?;
+        let (way, wallet, paid) = (entry.way.clone(), entry.wallet, entry.paid.clone());
+        Ok(Job { registry: self.clone(), choice, way, wallet, paid, began: Instant::now(), ended: false })
+    }
+
+    /// Models that somebody here has, each once, in order.
+    pub fn models(&self) -> Vec<Listed> {
+        let now = self.now();
+        let inner = self.inner();
+        let listed = |model: Model| {
+            let price = inner.router.price(&model.root);
+            let facts = inner.entries.values().find_map(|entry| entry.facts.get(&model.root)).cloned();
+            let capacity = inner.router.capacity(&model.root, now);
+            Listed { model, price, facts, capacity }
+        };
+        inner.router.models().into_iter().map(listed).collect()
     }
 
     /// How many workers are here.
     pub fn len(&self) -> usize {
-        self.inner().workers.len()
+        self.inner().router.len()
     }
 
     /// Whether nobody is here.
@@ -118,88 +221,96 @@ impl<W: Way> Registry<W> {
         self.len() == 0
     }
 
+    fn now(&self) -> Moment {
+        let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 86_400);
+        Moment { ms: self.began.elapsed().as_millis() as u64, hour: (day / 3_600) as u8 }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner<W>> {
         // Nothing between lock and unlock leaves it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Debug, Clone, Default)]
-    struct Fake(Arc<(AtomicUsize, AtomicBool)>);
+    struct Fake(Arc<AtomicBool>);
 
     impl Way for Fake {
-        fn in_flight(&self) -> usize {
-            self.0.0.load(Ordering::SeqCst)
-        }
         fn is_draining(&self) -> bool {
-            self.0.1.load(Ordering::SeqCst)
+            self.0.load(Ordering::SeqCst)
         }
     }
 
-    fn pin(name: &str, digit: &str) -> ModelPin {
-        ModelPin { name: name.into(), root: digit.repeat(64), data_blocks: 1 }
+    fn newcomer(name: u8) -> Newcomer {
+        Newcomer { name: [name; 32], models: vec![Model { name: "m".into(), root: [1; 32] }], wallet: None }
+    }
+
+    fn ask() -> Ask<'static> {
+        Ask { model: "m", root: None, prompt: 1, completion: 1, max_price: None, deadline_ms: None }
     }
 
     #[test]
-    fn the_least_busy_worker_is_chosen_and_equal_ones_take_turns() {
+    fn a_worker_is_here_as_long_as_its_connection() {
         let registry = Arc::new(Registry::default());
-        let (a, b) = (Fake::default(), Fake::default());
-        let _a = registry.join(vec![pin("m", "a")], a.clone()).unwrap();
-        let _b = registry.join(vec![pin("m", "a")], b.clone()).unwrap();
-        let chosen: Vec<u64> = (0..4).map(|_| registry.choose("m", &[]).unwrap().0).collect();
-        assert_eq!(chosen[0], chosen[2]);
-        assert_ne!(chosen[0], chosen[1]);
-        a.0.0.store(5, Ordering::SeqCst);
-        let ids: Vec<u64> = (0..3).map(|_| registry.choose("m", &[]).unwrap().0).collect();
-        assert!(ids.iter().all(|id| *id == ids[0]));
-        b.0.1.store(true, Ordering::SeqCst);
-        assert_ne!(registry.choose("m", &[]).unwrap().0, ids[0], "one that drains gets nothing");
-    }
-
-    #[test]
-    fn a_worker_leaves_with_its_connection() {
-        let registry = Arc::new(Registry::default());
-        let place = registry.join(vec![pin("m", "a"), pin("n", "b")], Fake::default()).unwrap();
-        assert_eq!((registry.models(), registry.len()), (vec!["m".to_owned(), "n".to_owned()], 1));
+        let place = registry.join(newcomer(1), Fake::default()).unwrap();
+        assert!(registry.choose(&ask(), &[]).is_ok());
         drop(place);
+        assert_eq!(registry.choose(&ask(), &[]).unwrap_err(), NoWorker::UnknownModel);
         assert!(registry.is_empty());
-        assert_eq!(registry.choose("m", &[]).unwrap_err(), NoWorker::UnknownModel);
     }
 
     #[test]
-    fn exact_weights_go_to_a_worker_that_was_measured_with_them() {
+    fn one_that_drains_gets_nothing_more() {
         let registry = Arc::new(Registry::default());
-        let _a = registry.join(vec![pin("m", "a")], Fake::default()).unwrap();
-        let _b = registry.join(vec![pin("m", "b")], Fake::default()).unwrap();
-        let first = registry.choose(&format!("m@{}", "a".repeat(64)), &[]).unwrap().0;
-        let second = registry.choose(&format!("m@{}", "b".repeat(64)), &[]).unwrap().0;
-        assert_ne!(first, second);
-        assert_eq!(registry.choose("m@cc", &[]).unwrap_err(), NoWorker::UnknownModel);
-    }
-
-    #[test]
-    fn those_who_failed_are_not_asked_again_for_one_request() {
-        let registry = Arc::new(Registry::default());
-        let _a = registry.join(vec![pin("m", "a")], Fake::default()).unwrap();
-        let _b = registry.join(vec![pin("m", "a")], Fake::default()).unwrap();
-        let (first, _) = registry.choose("m", &[]).unwrap();
-        let (second, _) = registry.choose("m", &[first]).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(registry.choose("m", &[first, second]).unwrap_err(), NoWorker::NoneLeft);
-    }
-
-    #[test]
-    fn a_full_house_takes_nobody_in() {
-        let registry = Arc::new(Registry::default());
-        let places: Vec<_> =
-            (0..MAX_WORKERS).map(|_| registry.join(vec![], Fake::default()).unwrap()).collect();
-        assert!(registry.join(vec![], Fake::default()).is_none());
+        let (one, two) = (Fake::default(), Fake::default());
+        let places = [registry.join(newcomer(1), one.clone()), registry.join(newcomer(2), two)];
+        one.0.store(true, Ordering::SeqCst);
+        for _ in 0..4 {
+            assert_eq!(registry.choose(&ask(), &[]).unwrap().choice.worker, 1);
+        }
         drop(places);
-        assert!(registry.join(vec![], Fake::default()).is_some());
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_is_no_longer_under_way() {
+        let registry = Arc::new(Registry::default());
+        let _place = registry.join(newcomer(1), Fake::default()).unwrap();
+        let job = registry.choose(&ask(), &[]).unwrap();
+        assert_eq!(registry.inner().router.in_flight(), 1);
+        drop(job);
+        assert_eq!(registry.inner().router.in_flight(), 0);
+    }
+
+    #[test]
+    fn facts_of_models_that_were_not_measured_are_not_listed() {
+        let registry = Arc::new(Registry::default());
+        let place = registry.join(newcomer(1), Fake::default()).unwrap();
+        let fact = |name: &str, n: u8| ModelFacts {
+            name: name.into(),
+            root: protocol::market::Hex32([n; 32]),
+            kind: protocol::market::ModelKind::Chat,
+            context: 512,
+            max_completion: 256,
+            self_test: None,
+        };
+        let device = protocol::market::Device { kind: "cpu".into(), name: "c".into(), memory_bytes: 1 };
+        place.heard(&WorkerFacts {
+            models: vec![fact("m", 1), fact("better", 2)],
+            device,
+            hours: [0, 24],
+            wallet: None,
+            credit: 0,
+            running: 0,
+            waiting: 0,
+            slots: 3,
+        });
+        let listed = registry.models();
+        assert_eq!(listed.len(), 1);
+        assert_eq!((listed[0].facts.as_ref().unwrap().context, listed[0].capacity.free), (512, 3));
     }
 }
