@@ -21,8 +21,8 @@ mod sse;
 
 pub use bodies::{
     Body, ClaimEntry, Claims, Consent, Device, Earning, Earnings, ModelFacts, ModelKind, ModelTerms, Needed,
-    PaymentError, PayoutEntry, Payouts, Phase, Quote, ReceiptEntry, SelfTest, Terms, VaultTerms,
-    WorkerFacts, read,
+    PaymentError, PayoutEntry, Payouts, Phase, Quote, ReceiptEntry, SelfTest, Terms, VaultTerms, WorkerFacts,
+    read,
 };
 pub use error::MarketError;
 pub use field::{Account, Blob, Hex32, Load, Most, Price, Read, Usage, WorkPrice, Written, number};

@@ -40,6 +40,11 @@ impl Tape {
         tape.1 = tape.0.len().saturating_add(bytes);
     }
 
+    /// Everything on it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().0.clone()
+    }
+
     /// What a next boot reads.
     pub fn log(&self) -> log::Log {
         log::read(&self.0.lock().unwrap().0, &POOL)

@@ -142,7 +142,6 @@ async fn after_a_kill_what_was_held_counts_as_lost_and_what_was_charged_as_used(
     let settled = finish(&boot, request, first, 10).await.unwrap();
     let charged = purse.settle(request, &settled);
     let (open, second) = hold(&boot, &mut purse).await;
-    // At every byte of the log, as a kill may leave it: what a client was told is never forgotten.
     let log = boot.tape.log();
     let recovered = recover(Recovered::default(), &log);
     std::mem::forget(second);
@@ -305,4 +304,65 @@ fn a_folder_that_cannot_be_written_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = open(file.path(), &crate::play::POOL, &[0; 32]).unwrap_err().to_string();
     assert!(error.contains("--state") && error.contains(file.path().to_str().unwrap()), "{error}");
+}
+
+/// How long the log is, and for each vault what is spoken for and what a voucher that left says.
+struct Said {
+    log: usize,
+    spoken_for: [u64; 2],
+    vouched: [u64; 2],
+}
+
+#[tokio::test]
+async fn a_kill_at_any_byte_of_the_log_forgets_nothing_that_was_said() {
+    let boot = Boot::first();
+    let mut purses = [boot.client(1, 1 << 40), boot.client(2, 1 << 40)];
+    let (mut said, mut open, mut vouched) = (Vec::new(), Vec::new(), [0; 2]);
+    for n in 0..8 {
+        let (request, hold) = hold(&boot, &mut purses[n % 2]).await;
+        said.push(say(&boot, &purses, vouched).await);
+        match n {
+            0 | 3 | 6 => {
+                let settled = finish(&boot, request, hold, 10).await.unwrap();
+                purses[n % 2].settle(request, &settled);
+                vouched[n % 2] = settled.used.voucher.total;
+            }
+            1 => drop(hold),
+            _ => open.push(hold),
+        }
+        said.push(say(&boot, &purses, vouched).await);
+    }
+    let bytes = boot.tape.bytes();
+    for cut in said[0].log..=bytes.len() {
+        let known = recover(Recovered::default(), &payment::log::read(&bytes[..cut], &crate::play::POOL));
+        let next = said.iter().position(|said| said.log > cut).unwrap_or(said.len());
+        let (now, then) = (&said[next - 1], &said[next.min(said.len() - 1)]);
+        for (n, purse) in purses.iter().enumerate() {
+            let vault = known.vaults.get(&purse.vault).cloned().unwrap_or_default();
+            assert!(vault.used >= now.vouched[n], "a voucher is forgotten at {cut}");
+            let least = now.spoken_for[n].min(then.spoken_for[n]);
+            assert!(vault.used + vault.lost >= least, "a hold is forgotten at {cut}");
+        }
+    }
+    std::mem::forget(open);
+}
+
+async fn say(boot: &Boot, purses: &[Purse; 2], vouched: [u64; 2]) -> Said {
+    let mut spoken_for = [0; 2];
+    for (sum, purse) in spoken_for.iter_mut().zip(purses) {
+        let vault = purse.vault;
+        let standing = boot.money.books().look(move |desk, _| desk.standing(&vault)).await.unwrap();
+        *sum = standing.map_or(0, |standing| standing.used + standing.held);
+    }
+    Said { log: boot.tape.log().good, spoken_for, vouched }
+}
+
+#[test]
+fn a_device_without_space_keeps_what_is_lined_up() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut journal = Journal::begin(full, &crate::play::POOL, &[0; 32]);
+    for _ in 0..2 {
+        assert_eq!(journal.write().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        assert!(!journal.is_written());
+    }
 }

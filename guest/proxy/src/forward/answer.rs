@@ -194,6 +194,11 @@ impl Begun {
         if length == 0 { Err(Head::Wrong) } else { Ok(()) }
     }
 
+    /// Whether there is such a trailer.
+    fn says(&self, name: &str) -> bool {
+        self.trailers.as_ref().is_some_and(|trailers| trailers.contains_key(name))
+    }
+
     /// What the answer took, if the worker says it rightly.
     fn usage(&self, account: &Account) -> Option<Usage> {
         let usage = told::<Usage>(self.trailers.as_ref()?, market::header::USAGE).ok()??;
@@ -329,16 +334,18 @@ impl<U: Upstream> Passing<U> {
     }
 
     /// The worker finished: what it says it took is checked and charged.
-    fn finish(&mut self) -> Result<Option<Settling>, ()> {
+    fn finish(&mut self) -> Result<Option<Settling>, Stop> {
         let usage = self.begun.usage(&self.account);
         if !self.account.is_paid() {
             self.learn(usage.unwrap_or_default());
             return Ok(None);
         }
-        let usage = usage.ok_or(())?;
+        // A stream that ends without a word of usage was given up by a worker that says so; a wrong word is none.
+        let given_up = !self.begun.says(market::header::USAGE);
+        let usage = usage.ok_or(if given_up { Stop::Broke } else { Stop::Wrong })?;
         let counted = self.counts.last().unwrap_or_default();
         if usage.completion < counted.completion || usage.reasoning < counted.reasoning {
-            return Err(());
+            return Err(Stop::Wrong);
         }
         self.learn(usage);
         Ok(self.charge(usage, End::Complete))
@@ -382,7 +389,7 @@ impl<U: Upstream> Passing<U> {
                             self.account.metrics.ended(Ended::Complete);
                             self.state = State::Over;
                         }
-                        Err(()) => return Poll::Ready(self.broken(&Stop::Wrong)),
+                        Err(stop) => return Poll::Ready(self.broken(&stop)),
                     },
                     Step::Stop(stop) => return Poll::Ready(self.broken(&stop)),
                 },
