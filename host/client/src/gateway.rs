@@ -108,6 +108,7 @@ pub struct Book {
     log: Mutex<Log>,
     counts: status::Counts,
     report: Report,
+    facts: watch::Receiver<Arc<Facts>>,
 }
 
 impl Book {
@@ -174,8 +175,12 @@ impl Gateway {
             what: "open the log",
             source,
         })?;
-        let book =
-            Book { log: Mutex::new(log), counts: status::Counts::default(), report: shared.report.clone() };
+        let book = Book {
+            log: Mutex::new(log),
+            counts: status::Counts::default(),
+            report: shared.report.clone(),
+            facts: facts.clone(),
+        };
         let gateway = Self {
             settings,
             shared,

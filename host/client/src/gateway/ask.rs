@@ -292,7 +292,8 @@ async fn received(
                 Tried::Next(fault)
             }
         },
-        404 | 429 | 500.. => Tried::Next(fault),
+        // 409: no price that it would take, which another one may have.
+        404 | 409 | 429 | 500.. => Tried::Next(fault),
         _ => Tried::Final(fault),
     }
 }

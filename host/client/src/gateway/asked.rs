@@ -11,6 +11,8 @@ use serde::de::IgnoredAny;
 
 /// Tokens that a chat template may add of its own: marks of begin and turn, a system text where the request has none.
 pub const TEMPLATE: u32 = 512;
+/// Tokens of an answer at most, where neither the request nor the proxy says.
+const UNSAID: u32 = 1024;
 /// Choices of one request at most, as OpenAI has it.
 const CHOICES: u32 = 128;
 
@@ -124,7 +126,7 @@ impl Asked {
         })
     }
 
-    /// The most that it can take of a model with this context and this longest answer.
+    /// The most that it can take of a model with this context and this longest answer; 0 stands for what no worker said yet.
     pub fn most(&self, context: u32, max_completion: u32) -> Most {
         let bytes = u32::try_from(self.bytes).unwrap_or(u32::MAX).saturating_add(TEMPLATE);
         if self.endpoint == Endpoint::Embeddings {
@@ -132,8 +134,13 @@ impl Asked {
             return Most { prompt: bytes, completion: 0 };
         }
         let prompts = if self.endpoint == Endpoint::Completions { self.answers } else { 1 };
-        let prompt = bytes.min(context.max(1).saturating_mul(prompts));
-        let each = self.each.map_or(max_completion, |each| each.min(max_completion));
+        let context = if context == 0 { u32::MAX } else { context };
+        let prompt = bytes.min(context.saturating_mul(prompts));
+        let each = match (self.each, max_completion) {
+            (None, 0) => UNSAID,
+            (Some(each), 0) => each,
+            (each, longest) => each.unwrap_or(longest).min(longest),
+        };
         Most { prompt, completion: each.saturating_mul(self.answers) }
     }
 }
@@ -165,6 +172,9 @@ mod tests {
         let bytes = u32::try_from(asked.bytes).unwrap();
         assert_eq!(asked.most(100_000, 64), Most { prompt: bytes + TEMPLATE, completion: 64 });
         assert_eq!(asked.most(256, 64).prompt, 256);
+        // What no worker has said yet bounds nothing.
+        assert_eq!(asked.most(0, 0), Most { prompt: bytes + TEMPLATE, completion: UNSAID });
+        assert_eq!(chat(r#","max_tokens":10"#).most(0, 0).completion, 10);
     }
 
     #[test]

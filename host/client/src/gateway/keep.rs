@@ -175,6 +175,7 @@ impl Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const VAULT: Address = Address { workchain: 0, hash: [7; 32] };
     const LEDGER: Ledger = Ledger { used: 5, allowed: 900, day: 20_000, at_dawn: 3 };
@@ -229,5 +230,30 @@ mod tests {
         fs::create_dir(keep.path.with_extension("new")).unwrap();
         assert!(matches!(keep.save(&Ledger::default()), Err(KeepError::Disk { what: "write", .. })));
         assert_eq!(folder.vault(-3, VAULT).unwrap().1, LEDGER);
+    }
+
+    proptest! {
+        #[test]
+        fn any_changed_byte_is_refused_or_changes_nothing(at in 0usize..300, bits in 1u8..) {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = Folder::open(dir.path()).unwrap();
+            let (keep, _) = folder.vault(-3, VAULT).unwrap();
+            keep.save(&LEDGER).unwrap();
+            let mut bytes = fs::read(&keep.path).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= bits;
+            fs::write(&keep.path, &bytes).unwrap();
+            // White space at the end means nothing.
+            prop_assert!(folder.vault(-3, VAULT).map_or(true, |(_, ledger)| ledger == LEDGER));
+        }
+
+        #[test]
+        fn hostile_files_never_panic(bytes in prop::collection::vec(any::<u8>(), 1..300)) {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = Folder::open(dir.path()).unwrap();
+            let (keep, _) = folder.vault(-3, VAULT).unwrap();
+            fs::write(&keep.path, &bytes).unwrap();
+            prop_assert!(folder.vault(-3, VAULT).is_err());
+        }
     }
 }

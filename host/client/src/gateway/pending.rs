@@ -168,6 +168,14 @@ impl Inner {
                 self.book.log(&Entry { reason: Some(reason.to_string()), ..entry });
                 Err(Fault::peer("late_receipt", "the receipt came after its session was begun anew"))
             }
+            // The book changed between this end's look at it and the proxy's.
+            Err(Wrong::Refused(Refused::WrongReceipt { field: "price" })) if self.repriced(&vouchers) => {
+                self.proxy.account().abandon(self.sent.number);
+                let message = "the price changed in the root's book meanwhile; ask again";
+                let entry = self.entry(Outcome::Abandoned, Some(vouchers));
+                self.book.log(&Entry { reason: Some(message.into()), ..entry });
+                Err(Fault::away("price_changed", message))
+            }
             Err(reason) => {
                 let (account, number) = (self.proxy.account(), self.sent.number);
                 account.abandon(number);
@@ -192,6 +200,13 @@ impl Inner {
         };
         due.check(&receipt, &self.sent.key)?;
         Ok(self.proxy.account().settle(self.sent.number, &used, &receipt)?)
+    }
+
+    /// Whether the receipt has the price that the book has by now.
+    fn repriced(&self, vouchers: &Vouchers) -> bool {
+        let facts = self.book.facts.borrow();
+        let price = facts.prices.get(&self.sent.root);
+        receipt_of(&vouchers.receipt).is_ok_and(|receipt| Some(&receipt.voucher.price) == price)
     }
 
     /// It ended without a charge, by the word of the attested connection.
@@ -226,6 +241,7 @@ impl Inner {
     async fn fetch(self) {
         let vault = self.proxy.account().address();
         let path = format!("{}{vault}/{}", path::RECEIPTS, self.sent.number);
+        let mut free = 0;
         for pause in FETCHES {
             tokio::time::sleep(pause).await;
             let Ok(live) = self.proxy.live().await else { continue };
@@ -234,7 +250,9 @@ impl Inner {
                     drop(self.settle(vouchers, None, None));
                     return;
                 }
-                Some(None) => return self.free(),
+                // Once may be before the request itself came in, over the connection that broke.
+                Some(None) if free > 0 => return self.free(),
+                Some(None) => free += 1,
                 None => {}
             }
         }

@@ -28,7 +28,7 @@ const SHORT: Duration = Duration::from_secs(20);
 /// Age of terms at which they are asked for again.
 const TERMS_AGE: Duration = Duration::from_secs(10);
 /// First and longest pause before a proxy that failed is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
 /// Why a proxy can't be asked.
 #[derive(Debug, thiserror::Error)]

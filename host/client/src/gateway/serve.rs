@@ -302,4 +302,15 @@ mod tests {
             assert!(error.contains(address) && error.contains("loopback"), "{error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_other_name_is_taken_for_this_machine(host in "[a-z0-9.:\\[\\]@/-]{0,30}|.{0,12}") {
+            if is_loopback_name(&host) {
+                let bare = host.to_ascii_lowercase();
+                let local = ["localhost", "127.", "[", "::", "0"].iter().any(|start| bare.starts_with(start));
+                proptest::prop_assert!(local, "{}", host);
+            }
+        }
+    }
 }

@@ -280,15 +280,19 @@ pub fn vault_view(client: &SecretKey, pool: Address, free: u64) -> VaultView {
     VaultView { seen, client_key, pool, claimed: 0, free, closes_at: 0, closed: false }
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>, mut stopping: watch::Receiver<bool>) {
+/// A proxy's end on the platform of all fakes; without a session key where `key` is empty.
+pub fn guest_end(key: Vec<u8>) -> Arc<Endpoint> {
     let quotes = QuoteQueue::new(site().guest.clone(), QuoteLimits::default());
-    let key = SecretKey::from_seed(&state.seed).public().to_bytes().to_vec();
     let mut keys = vec![ApplicationKey { name: "sk".into(), key }];
-    if *state.lie.lock().unwrap() == Lie::NoKey {
-        keys.clear();
-    }
+    keys.retain(|key| !key.key.is_empty());
     let endpoint = Endpoint::attested(Part::Proxy, quotes, PROXY_CONFIG.to_vec());
-    let endpoint = Arc::new(endpoint.with_keys(ApplicationKeys::new(keys).unwrap()));
+    Arc::new(endpoint.with_keys(ApplicationKeys::new(keys).unwrap()))
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>, mut stopping: watch::Receiver<bool>) {
+    let named = *state.lie.lock().unwrap() != Lie::NoKey;
+    let key = if named { SecretKey::from_seed(&state.seed).public().to_bytes().to_vec() } else { Vec::new() };
+    let endpoint = guest_end(key);
     let acceptor = Arc::new(Acceptor::new(endpoint.clone()).unwrap().anonymous());
     loop {
         let tcp = tokio::select! {
@@ -363,8 +367,13 @@ fn quote(query: &str) -> Reply {
         let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         found.unwrap().parse::<u32>().unwrap()
     };
-    let charge =
-        PRICE.charge(&Tokens { prompt: 9, completion: number("tokens"), ..Tokens::default() }).unwrap();
+    let charge = PRICE
+        .charge(&Tokens {
+            prompt: number("prompt"),
+            completion: number("tokens") - number("prompt"),
+            ..Tokens::default()
+        })
+        .unwrap();
     let quote = market::Quote {
         price: market_price(PRICE),
         charge_per_request: charge,
@@ -709,7 +718,7 @@ fn typed(kind: &'static str, body: UnsyncBoxBody<Bytes, std::io::Error>) -> Repl
 }
 
 /// A body of frames that are made while it is sent.
-struct Frames(mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+pub struct Frames(pub mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
 
 impl HttpBody for Frames {
     type Data = Bytes;

@@ -7,4 +7,5 @@ mod clients;
 mod crash;
 mod fake;
 mod life;
+mod real;
 mod rig;

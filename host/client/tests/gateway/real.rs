@@ -142,7 +142,8 @@ impl Real {
         let view = PoolView { seen, grace: 7200, epoch: 1, pots: [(1, pot)].into(), closed: false };
         books.on_pool(view.clone());
         let book = Book { prices: [(MODEL_ROOT, PRICE)].into(), commission: Some(Commission::new(500)) };
-        let chain = Played { pool: watch::Sender::new(Some(view)), book: watch::Sender::new(Some(Arc::new(book))) };
+        let chain =
+            Played { pool: watch::Sender::new(Some(view)), book: watch::Sender::new(Some(Arc::new(book))) };
         let setup = money::Setup { chain: Arc::new(chain), terms, key, root: ROOT, now: Box::new(now) };
         let money = Arc::new(Money::new(books, setup));
         let registry = Arc::new(Registry::default());
@@ -228,7 +229,9 @@ async fn the_real_proxy_charges_a_stream_that_was_left_for_what_it_delivered() {
 #[tokio::test]
 async fn many_apps_at_once_are_each_charged_once_by_the_real_proxy() {
     let real = Real::start().await;
-    let rig = Arc::new(rig(&real, Settings { limits: Limits { per_day: 900 * TON, ..limits() }, ..settings() }).await);
+    let rig = Arc::new(
+        rig(&real, Settings { limits: Limits { per_day: 900 * TON, ..limits() }, ..settings() }).await,
+    );
     let mut asks = tokio::task::JoinSet::new();
     for n in 0..24 {
         let rig = rig.clone();

@@ -129,9 +129,11 @@ impl Rig {
         Rig { address, gateway, facts, told, dir, stop, tasks }
     }
 
-    /// Stops it as `kill -9` would: nothing more is written; its folder can be taken over.
+    /// Stops it in the middle of whatever it does; its folder can be taken over. Writes that began are let end, since a
+    /// thread can't be killed; the real `kill -9` is played with processes.
     pub async fn killed(mut self) -> Arc<tempfile::TempDir> {
         let dir = self.dir.clone();
+        self.gateway.flush().await;
         for task in self.tasks.drain(..) {
             task.abort();
             let _ = task.await;
