@@ -24,9 +24,12 @@ pub struct Args {
     /// How many requests.
     #[arg(long, default_value_t = 1)]
     requests: u32,
-    /// Completion tokens of each.
-    #[arg(long, default_value_t = 256)]
+    /// Tokens of each, read and written together.
+    #[arg(long, default_value_t = 512)]
     tokens: u32,
+    /// How many of these are read; half of them if absent.
+    #[arg(long)]
+    prompt: Option<u32>,
     #[command(flatten)]
     chain: ChainArgs,
     #[command(flatten)]
@@ -81,8 +84,7 @@ async fn offers(args: &Args, json: bool) -> Result<Vec<Offer>> {
     let prices = Arc::new(book.prices);
     let mut asked = JoinSet::new();
     for (pool, listed) in book.proxies {
-        let (shared, prices, asking) =
-            (shared.clone(), prices.clone(), (args.model.clone(), args.requests, args.tokens));
+        let (shared, prices, asking) = (shared.clone(), prices.clone(), asking(args));
         asked.spawn(async move {
             let offer = Offer {
                 endpoint: listed.endpoint.clone(),
@@ -105,13 +107,27 @@ fn total(offer: &Offer) -> u64 {
     offer.quote.as_ref().filter(|_| offer.refused.is_none()).map_or(u64::MAX, |quote| quote.total)
 }
 
+/// What all are asked.
+#[derive(Clone)]
+struct Asking {
+    model: String,
+    requests: u32,
+    tokens: u32,
+    prompt: u32,
+}
+
+fn asking(args: &Args) -> Asking {
+    let prompt = args.prompt.unwrap_or(args.tokens / 2).min(args.tokens);
+    Asking { model: args.model.clone(), requests: args.requests, tokens: args.tokens, prompt }
+}
+
 type Prices = std::collections::BTreeMap<[u8; 32], Price>;
 
 async fn ask(
     shared: &Shared,
     pool: Address,
     endpoint: &str,
-    asking: &(String, u32, u32),
+    asking: &Asking,
     prices: &Prices,
     mut offer: Offer,
 ) -> Offer {
@@ -131,7 +147,7 @@ async fn ask(
 /// Free places, the quote, and why it is not to be believed, if so.
 async fn quoted(
     visited: &Visited,
-    (model, requests, tokens): &(String, u32, u32),
+    Asking { model, requests, tokens, prompt }: &Asking,
     prices: &Prices,
 ) -> Result<(u32, Quote, Option<String>), String> {
     let (name, root) =
@@ -139,7 +155,7 @@ async fn quoted(
     let fits = |root_of: String| root.is_none_or(|root| root == root_of);
     let listed = visited.terms.models.iter().find(|m| m.name == name && fits(m.root.to_string()));
     let listed = listed.ok_or("it does not have this model")?;
-    let path = format!("{}?model={model}&requests={requests}&tokens={tokens}", path::QUOTE);
+    let path = format!("{}?model={model}&requests={requests}&tokens={tokens}&prompt={prompt}", path::QUOTE);
     let quote: Quote = get(&visited.requests, &path).await.map_err(|error: ProxyError| error.to_string())?;
     let price = prices.get(&listed.root.0).ok_or("the root's book has no price for this model")?;
     let found = quote.price;
@@ -150,10 +166,14 @@ async fn quoted(
         completion: found.completion,
         reasoning: found.reasoning,
     };
-    let least = price.charge(&Tokens { completion: *tokens, ..Tokens::default() }).unwrap_or(u64::MAX);
-    let refused = match (said == *price, quote.charge_per_request >= least) {
+    let taken = Tokens { prompt: *prompt, completion: tokens - prompt, ..Tokens::default() };
+    let each = price.charge(&taken).map_err(|error| error.to_string())?;
+    let total = each.checked_mul(u64::from(*requests));
+    let refused = match (said == *price, (quote.charge_per_request, Some(quote.total)) == (each, total)) {
         (false, _) => Some("its price is not that of the root's book".into()),
-        (true, false) => Some(format!("it says less than so many tokens cost by the book, {least} nanoTON")),
+        (true, false) => {
+            Some(format!("by the book one request costs {each} nanoTON, which is not what it says"))
+        }
         (true, true) => None,
     };
     Ok((listed.free, quote, refused))
