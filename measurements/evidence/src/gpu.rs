@@ -34,7 +34,9 @@ pub use error::GpuError;
 pub use forms::{DeviceEvidence, MAX_DEVICES, MAX_ENVELOPE, read_chain, read_report, read_rim, to_pem};
 pub use ocsp::{MAX_OCSP, OcspResponse};
 pub use opaque::{DeviceKind, Mode, Opaque, Toggle};
-pub use policy::{GpuPlatform, GpuPolicy, GpuPolicyError, GpuSettings, NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT};
+pub use policy::{
+    GpuFloor, GpuPlatform, GpuPolicy, GpuPolicyError, GpuSettings, NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT,
+};
 pub use rim::{Golden, Rim};
 pub use spdm::{MAX_REPORT, Measurement, Report};
 pub use verdict::{

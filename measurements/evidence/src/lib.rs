@@ -48,7 +48,7 @@ pub use bytes::Hex;
 pub use cache::{Cache, CacheStats};
 pub use collateral::{Collateral, CollateralError, Document, MAX_COLLATERAL};
 pub use genuine::{PlatformId, genuine};
-pub use policy::{INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
+pub use policy::{Floors, INTEL_ROOT_KEY_ID, Platform, Policy, PolicyError, PolicyFile, SIMULATED_MARK};
 pub use quote::{INTEL_QE_VENDOR, Quote, QuoteError, SignatureData};
 pub use reference::{MAX_REFERENCE, Reference, ReferenceError, Release, Rtmr3};
 pub use tcb::{Level, Tcb};

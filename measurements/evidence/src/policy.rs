@@ -35,12 +35,14 @@
 //! DEBUG, bits that no specification names, and a missing SEPT_VE_DISABLE are refused by every policy.
 
 mod settings;
+mod tighten;
 
 use crate::gpu::GpuSettings;
 use crate::reference::Reference;
 use serde::Deserialize;
 pub(crate) use settings::Settings;
 use sha2::{Digest, Sha256, Sha384};
+pub use tighten::Floors;
 use x509_cert::der::{Decode, Encode};
 
 /// SHA-384 of the public key (uncompressed point) of Intel's SGX root, which is TDX's as well.

@@ -274,15 +274,19 @@ impl Device<'_> {
 
     fn floor(&mut self, report: &Report) {
         let settings = &self.context.inputs.policy.settings;
-        let kinds = [
-            ("driver", &settings.driver_min, &report.opaque.driver_version, 10),
-            ("VBIOS", &settings.vbios_min, &report.opaque.vbios_version, 16),
-        ];
+        let (driver, vbios) = (&report.opaque.driver_version, &report.opaque.vbios_version);
         let is_switch = self.facts.kind == Some(DeviceKind::Switch);
+        let own = [("driver", &settings.driver_min, driver, 10), ("VBIOS", &settings.vbios_min, vbios, 16)];
+        let own = own
+            .into_iter()
+            .filter_map(|(what, floor, found, radix)| Some((what, floor.as_ref()?, found, radix)));
+        let of_chip = settings.floors.iter().filter(|floor| self.facts.model.as_ref() == Some(&floor.model));
+        let of_chip = of_chip.flat_map(|floor| {
+            [("driver", &floor.driver_min, driver, 10), ("VBIOS", &floor.vbios_min, vbios, 16)]
+        });
         let mut faults = Vec::new();
         let mut expected = Vec::new();
-        for (what, floor, found, radix) in kinds {
-            let Some(floor) = floor.as_ref().filter(|_| !is_switch) else { continue };
+        for (what, floor, found, radix) in own.chain(of_chip).filter(|_| !is_switch) {
             expected.push(format!("{what} {floor} or newer"));
             let parsed = found.as_deref().and_then(|found| policy::version(found, radix));
             if parsed.is_none() || parsed < policy::version(floor, radix) {

@@ -46,6 +46,28 @@ pub struct GpuSettings {
     pub driver_min: Option<String>,
     /// Oldest VBIOS, as in `96.00.9F.00.01`.
     pub vbios_min: Option<String>,
+    /// Further floors, by chip, which others asked for ([`crate::Policy::tightened`]); never read from a policy's text.
+    #[serde(skip)]
+    pub floors: Vec<GpuFloor>,
+}
+
+/// Lowest firmware of one chip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFloor {
+    /// Chip, as in `GH100`.
+    pub model: String,
+    /// Oldest driver, as in `550.90.07`.
+    pub driver_min: String,
+    /// Oldest VBIOS, as in `96.00.9F.00.01`.
+    pub vbios_min: String,
+}
+
+impl GpuFloor {
+    /// Refuses floors that no version could be compared with.
+    pub fn check(&self) -> Result<(), GpuPolicyError> {
+        let (driver_min, vbios_min) = (Some(self.driver_min.clone()), Some(self.vbios_min.clone()));
+        GpuSettings { driver_min, vbios_min, ..GpuSettings::default() }.check()
+    }
 }
 
 impl Default for GpuSettings {
@@ -56,6 +78,7 @@ impl Default for GpuSettings {
             models: Vec::new(),
             driver_min: None,
             vbios_min: None,
+            floors: Vec::new(),
         }
     }
 }
