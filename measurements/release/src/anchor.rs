@@ -87,6 +87,11 @@ impl Anchor {
         Ok(read)
     }
 
+    /// The same settings as a text that [`Anchor::parse`] reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
     /// Validates; for settings that are part of others.
     pub fn check(&self) -> Result<(), ReleaseError> {
         let bad = |field: &str, found: String, expected: &str| {

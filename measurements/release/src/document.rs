@@ -7,13 +7,15 @@
 //!  "tcb": {"accept": ["UpToDate"], "min_evaluation": 0}, "gpu": []}
 //! ```
 //! It names the measurements by hash and so can change, be deprecated or revoked, while every rebuilder's statement stays
-//! good. What it says of platforms and GPUs is the publisher's advice: a consumer's own policy decides.
+//! good. What it says of platforms and GPUs makes a consumer's own policy stricter where it asks for more, and never looser.
 
 use crate::error::ReleaseError;
 use crate::json::Value;
 use crate::measurements::SCHEMA;
 use crate::tuf::role::instant;
 use crate::version::{ReleaseId, Version};
+use evidence::Floors;
+use evidence::gpu::GpuFloor;
 use measure::Digest256;
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +172,23 @@ impl Document {
         if let Some(status) = self.tcb.accept.iter().find(unknown) {
             return bad("tcb.accept", status.clone(), &TCB_STATUSES.join(", "));
         }
-        Ok(())
+        match self.floors().gpu.iter().find_map(|floor| floor.check().err()) {
+            Some(error) => bad("gpu", error.to_string(), "versions as numbers with dots between them"),
+            None => Ok(()),
+        }
+    }
+
+    /// What it asks for beyond a consumer's policy.
+    pub fn floors(&self) -> Floors {
+        let gpu = |advice: &GpuAdvice| GpuFloor {
+            model: advice.model.clone(),
+            driver_min: advice.driver_min.clone(),
+            vbios_min: advice.vbios_min.clone(),
+        };
+        Floors {
+            accept: self.tcb.accept.clone(),
+            min_evaluation: self.tcb.min_evaluation,
+            gpu: self.gpu.iter().map(gpu).collect(),
+        }
     }
 }

@@ -148,6 +148,26 @@ impl ReleaseError {
         }
     }
 
+    /// Its kind as one word of `a-z` and `_`, for reports in a closed vocabulary.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ReleaseError::TooLong { .. } => "too_long",
+            ReleaseError::Syntax { .. } => "syntax",
+            ReleaseError::NotCanonical { .. } => "not_canonical",
+            ReleaseError::Value { .. } => "value",
+            ReleaseError::Signatures { .. } => "signatures",
+            ReleaseError::Rollback { .. } => "rollback",
+            ReleaseError::Expired { .. } => "expired",
+            ReleaseError::Mismatch { .. } => "mismatch",
+            ReleaseError::Missing { .. } => "missing",
+            ReleaseError::Name { .. } => "name",
+            ReleaseError::Mirror(MirrorError::Unreachable { .. }) => "mirror_unreachable",
+            ReleaseError::Mirror(MirrorError::Status { .. }) => "mirror_status",
+            ReleaseError::Mirror(MirrorError::Endless { .. }) => "mirror_endless",
+            ReleaseError::Mirror(MirrorError::Budget { .. }) => "mirror_budget",
+        }
+    }
+
     pub(crate) fn value(what: &str, field: &str, found: impl ToString, expected: impl ToString) -> Self {
         ReleaseError::Value {
             what: what.into(),

@@ -3,7 +3,8 @@
 //! TLS hides what is asked for and authenticates nothing that matters: files are verified whoever sends them. So `http://`
 //! is as good. Redirects are not followed and no proxy of the environment is used.
 
-use crate::mirror::{Mirror, MirrorError};
+use crate::error::ReleaseError;
+use crate::mirror::{Folder, Mirror, MirrorError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::tls::TlsConfig;
@@ -86,6 +87,14 @@ impl Http {
             Err(error) => Err(unreachable(error)),
         }
     }
+}
+
+/// The mirror that a person names: an address (`http://`, `https://`), or a folder.
+pub fn mirror_at(name: &str) -> Result<Box<dyn Mirror>, ReleaseError> {
+    if name.contains("://") {
+        return Ok(Box::new(Http::new(name, Limits::default())?));
+    }
+    Ok(Box::new(Folder::new(name)))
 }
 
 impl Mirror for Http {

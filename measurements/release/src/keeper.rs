@@ -16,7 +16,7 @@ use crate::error::ReleaseError;
 use crate::mirror::{Mirror, MirrorError};
 use crate::store::Store;
 use crate::tuf::{Expiry, Trusted};
-use evidence::{Reference, show_time};
+use evidence::{Floors, Reference, show_time};
 use measure::Digest256;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -74,15 +74,41 @@ pub struct Published {
     pub releases: Option<Arc<AcceptedReleases>>,
     /// When it was so, Unix seconds.
     pub at: u64,
+    /// When the newest of the verified metadata was signed, Unix seconds: it can't be earlier.
+    pub issued: Option<u64>,
+    /// Why it could not be renewed, as [`ReleaseError::name`] has it.
+    pub trouble: Option<&'static str>,
 }
 
 impl Published {
     /// What appraisal holds a peer against that must run a release of this name; it accepts nothing where nothing may be
     /// relied on.
     pub fn reference(&self, name: &str) -> Reference {
-        let held = self.releases.as_ref().and_then(|releases| releases.reference(name, self.at).ok());
-        held.unwrap_or(Reference { schema: 1, releases: Vec::new(), mrconfigid: None })
+        self.reference_of(&[name.to_owned()])
     }
+
+    /// The same where the peer may run a release of any of these names.
+    pub fn reference_of(&self, names: &[String]) -> Reference {
+        let held = names.iter().filter_map(|name| self.releases.as_ref()?.reference(name, self.at).ok());
+        let releases = held.flat_map(|reference| reference.releases).collect();
+        Reference { schema: 1, releases, mrconfigid: None }
+    }
+
+    /// What the accepted releases of these names ask for beyond a consumer's policy, for [`evidence::Policy::tightened`].
+    pub fn floors_of(&self, names: &[String]) -> Vec<Floors> {
+        let accepted = self.releases.iter().flat_map(|releases| releases.releases());
+        let wanted = accepted.filter(|release| names.contains(&release.id().name));
+        wanted.map(|release| release.document().floors()).collect()
+    }
+}
+
+/// Why what is held can't be renewed.
+#[derive(Debug, Clone)]
+struct Trouble {
+    /// Unix seconds.
+    since: u64,
+    why: String,
+    name: &'static str,
 }
 
 /// Keeps releases.
@@ -93,8 +119,7 @@ pub struct Keeper {
     store: Option<Store>,
     clock: Clock,
     held: Option<Arc<AcceptedReleases>>,
-    /// Since when renewal fails, and why.
-    trouble: Option<(u64, String)>,
+    trouble: Option<Trouble>,
     store_trouble: Option<String>,
     failures: u32,
     due: Duration,
@@ -136,19 +161,31 @@ impl Keeper {
     /// Floors from the kept metadata, expired or not, and releases if they still hold.
     fn restore(&mut self, at: Instants) {
         let Some(store) = &self.store else { return };
-        let mut folder = store.mirror();
-        if let Err(error) = self.trusted.refresh(&mut folder, self.clock.now(at), Expiry::Ignore) {
+        if let Err(error) = self.start_from(&mut store.mirror(), at) {
             let empty = matches!(&error, ReleaseError::Missing { what, .. } if what == "timestamp.json");
             self.store_trouble = (!empty).then(|| format!("what was kept is left aside: {error}"));
         }
+    }
+
+    /// Takes what somebody kept or handed over, verified like everything: floors from its metadata, expired or not, and
+    /// releases if they still hold.
+    pub fn start_from(&mut self, source: &mut dyn Mirror, at: Instants) -> Result<(), ReleaseError> {
+        let outcome = self.trusted.refresh(source, self.clock.now(at), Expiry::Ignore);
         self.clock.published(self.trusted.newest_issued(), at.monotonic);
         let now = self.clock.now(at);
-        let mut source = Cached { cache: &mut self.cache, used: BTreeMap::new(), mirror: &mut folder };
-        let verified = AcceptedReleases::verify(&self.anchor, &self.trusted, &mut source, now);
-        if let Ok(releases) = verified {
+        let mut source = Cached { cache: &mut self.cache, used: BTreeMap::new(), mirror: source };
+        if let Ok(releases) = AcceptedReleases::verify(&self.anchor, &self.trusted, &mut source, now) {
             self.cache = source.used;
             self.held = Some(Arc::new(releases));
         }
+        outcome
+    }
+
+    /// As [`Keeper::refresh`], for whoever acts on it once: a failure is an error.
+    pub fn try_refresh(&mut self, at: Instants) -> Result<Published, ReleaseError> {
+        self.mirror.begin();
+        self.renew(at)?;
+        Ok(self.published(at))
     }
 
     /// Asks the mirror. On a failure, what is held stays until its end.
@@ -166,8 +203,8 @@ impl Keeper {
                 self.due = at.monotonic + interval.min(half);
             }
             Err(error) => {
-                let since = self.trouble.as_ref().map_or(now, |(since, _)| *since);
-                self.trouble = Some((since, error.to_string()));
+                let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+                self.trouble = Some(Trouble { since, why: error.to_string(), name: error.name() });
                 let wait = FIRST_WAIT * (1 << self.failures.min(16));
                 self.due = at.monotonic + wait.min(interval);
                 self.failures += 1;
@@ -198,15 +235,22 @@ impl Keeper {
     pub fn published(&self, at: Instants) -> Published {
         let now = self.clock.now(at);
         let held = self.held.as_ref().filter(|releases| now < releases.valid_until());
-        let why = || self.trouble.as_ref().map_or("the mirror was not asked yet", |(_, why)| why).to_owned();
+        let why = || self.trouble.as_ref().map_or("the mirror was not asked yet", |t| &t.why).to_owned();
         let standing = match (held, &self.trouble) {
             (Some(releases), None) => Standing::Fresh { until: releases.valid_until() },
-            (Some(releases), Some((since, why))) => {
+            (Some(releases), Some(Trouble { since, why, .. })) => {
                 Standing::Stale { until: releases.valid_until(), since: *since, why: why.clone() }
             }
             (None, _) => Standing::Lapsed { why: why() },
         };
-        Published { standing, releases: held.cloned(), at: now }
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.name);
+        Published {
+            standing,
+            releases: held.cloned(),
+            at: now,
+            issued: self.trusted.newest_issued(),
+            trouble,
+        }
     }
 
     /// Learns a lower bound of the time that the caller has verified: of a block, or of collateral. Unix seconds.
@@ -214,12 +258,14 @@ impl Keeper {
         self.clock.raise(at_least, at.monotonic);
     }
 
-    /// On the monotonic counter: when to call [`Keeper::refresh`] next, and no later than what is held ends.
+    /// On the monotonic counter: when to call [`Keeper::refresh`] next, and no later than what is held ends, or the first
+    /// release of it.
     pub fn due(&self, at: Instants) -> Duration {
         let now = self.clock.now(at);
-        let ends = self.held.as_ref().map(|releases| releases.valid_until()).filter(|until| *until > now);
-        let ends = ends.map(|until| at.monotonic + Duration::from_secs(until - now));
-        ends.map_or(self.due, |ends| self.due.min(ends))
+        let Some(held) = &self.held else { return self.due };
+        let windows = held.releases().iter().map(|release| release.window().1);
+        let ends = windows.chain([held.valid_until()]).filter(|until| *until > now).min();
+        ends.map_or(self.due, |ends| self.due.min(at.monotonic + Duration::from_secs(ends - now)))
     }
 
     /// What is wrong with the store, if anything: rollback protection then ends with this process.

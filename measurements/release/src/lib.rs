@@ -15,6 +15,7 @@
 
 mod accept;
 mod anchor;
+mod bundle;
 mod clock;
 mod document;
 mod error;
@@ -36,10 +37,11 @@ mod version;
 
 pub use accept::{Accepted, AcceptedReleases, Lapsed, SetAside, statement_target};
 pub use anchor::Anchor;
+pub use bundle::{Bundle, first_root};
 pub use clock::{Clock, Instants};
 pub use document::{Document, GpuAdvice, MAX_DOCUMENT, Pinned, State, Status, TcbAdvice};
 pub use error::ReleaseError;
-pub use http::{Http, Limits};
+pub use http::{Http, Limits, mirror_at};
 pub use keeper::{Keeper, Published, Standing};
 pub use key::{PublicKey, SigningKey, seed_to_pem};
 pub use measurements::{ConfigRule, File, MAX_MEASUREMENTS, Machine, Measurements, Model, Tuple};

@@ -56,11 +56,20 @@ impl Refresher {
     }
 }
 
+impl Refresher {
+    /// Stops it without waiting: a refresh under way ends by itself, and `publish` may be called once more.
+    pub fn leave(mut self) {
+        drop(self.stop.take());
+        drop(self.thread.take());
+    }
+}
+
 impl Drop for Refresher {
-    /// Waits for a refresh under way, which the mirror's limits bound.
+    /// Waits for a refresh under way, which the mirror's limits bound; unless it is `publish` itself that drops it.
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        let other = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(other) {
             // A panic in it was told by the panic hook; there is nobody left to tell here.
             let _ = thread.join();
         }

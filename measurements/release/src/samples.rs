@@ -2,8 +2,9 @@
 
 use crate::publish::{Edition, Holders, RootPlan, Signers, Times};
 use crate::{
-    Anchor, ConfigRule, Document, File, Machine, Measurements, Mirror, MirrorError, Pinned, PublicKey,
-    ReleaseError, Role, SigningKey, State, Statement, Status, TcbAdvice, Trusted, Tuple, Version, name,
+    Anchor, ConfigRule, Document, Expiry, File, Machine, Measurements, Mirror, MirrorError, Pinned,
+    PublicKey, ReleaseError, Role, SigningKey, State, Statement, Status, TcbAdvice, Trusted, Tuple, Version,
+    name,
 };
 use evidence::show_time;
 use measure::{Boot, Digest256, Digest384, Platform, Shape};
@@ -45,7 +46,45 @@ fn public(numbers: &[u8]) -> Result<Vec<PublicKey>, ReleaseError> {
 /// A publication signed at `now` (Unix seconds); its timestamp lives for a day. Key 1 is the root's, 2 the targets', 3 the
 /// snapshot's, 4 the timestamp's; 5, 6 and 7 are the rebuilders'. `machines` are made up, each with other registers.
 pub fn publication(now: u64, machines: u8) -> Result<Publication, ReleaseError> {
-    let times = |days: u64| Times { issued: now, expires: now + days * DAY };
+    publish(now, measurements(machines))
+}
+
+/// The same of one machine, whose registers these are.
+pub fn publication_of(now: u64, registers: Tuple) -> Result<Publication, ReleaseError> {
+    let mut measurements = measurements(1);
+    measurements.machines.iter_mut().for_each(|machine| machine.registers = registers.clone());
+    publish(now, measurements)
+}
+
+impl Publication {
+    /// The next edition, signed at `now`, in which the release has this status.
+    pub fn restate(&mut self, now: u64, state: State) -> Result<(), ReleaseError> {
+        let mut trusted = Trusted::new(self.anchor.root, &self.root)?;
+        trusted.refresh(self, now, Expiry::Ignore)?;
+        let mut document = document(&self.measurements.to_bytes()?, times(now, 200));
+        let reason = (state != State::Active).then(|| "a hole in the engine".to_owned());
+        document.status = Status { state, reason };
+        let mut edition = Edition::of(&trusted);
+        edition.add(&self.measurements.id()?.target(name::RELEASE), document.to_bytes()?)?;
+        self.files.extend(signed(edition, now)?);
+        Ok(())
+    }
+}
+
+fn times(now: u64, days: u64) -> Times {
+    Times { issued: now, expires: now + days * DAY }
+}
+
+fn signed(edition: Edition, now: u64) -> Result<Vec<(String, Vec<u8>)>, ReleaseError> {
+    let (targets, snapshot, timestamp) = ([key(2)?], [key(3)?], [key(4)?]);
+    edition.sign(&Signers {
+        targets: Some((&targets, times(now, 90))),
+        snapshot: Some((&snapshot, times(now, 14))),
+        timestamp: (&timestamp, times(now, 1)),
+    })
+}
+
+fn publish(now: u64, measurements: Measurements) -> Result<Publication, ReleaseError> {
     let holders = |number| Ok::<_, ReleaseError>(Holders { keys: public(&[number])?, threshold: 1 });
     let roles = Role::ALL.into_iter().zip(1..).map(|(role, number)| Ok((role, holders(number)?)));
     let holders = roles.collect::<Result<_, ReleaseError>>()?;
@@ -54,22 +93,15 @@ pub fn publication(now: u64, machines: u8) -> Result<Publication, ReleaseError> 
     root.sign(&key(1)?);
     let root = root.to_bytes()?;
     let pinned = Digest256::of(&root);
-    let measurements = measurements(machines);
     let (id, bytes) = (measurements.id()?, measurements.to_bytes()?);
     let mut edition = Edition::of(&Trusted::new(pinned, &root)?);
     for number in 5..=7 {
         let (target, statement) = Statement::sign(&id, Digest256::of(&bytes), now, &key(number)?)?;
         edition.add(&target, statement)?;
     }
-    edition.add(&id.target(name::RELEASE), document(&bytes, times(200)).to_bytes()?)?;
+    edition.add(&id.target(name::RELEASE), document(&bytes, times(now, 200)).to_bytes()?)?;
     edition.add(&id.target(name::MEASUREMENTS), bytes)?;
-    let (targets, snapshot, timestamp) = ([key(2)?], [key(3)?], [key(4)?]);
-    let files = edition.sign(&Signers {
-        targets: Some((&targets, times(90))),
-        snapshot: Some((&snapshot, times(14))),
-        timestamp: (&timestamp, times(1)),
-    })?;
-    let mut files: BTreeMap<_, _> = files.into_iter().collect();
+    let mut files: BTreeMap<_, _> = signed(edition, now)?.into_iter().collect();
     files.insert("metadata/1.root.json".into(), root.clone());
     Ok(Publication { files, root, anchor: anchor(pinned)?, measurements })
 }

@@ -143,11 +143,7 @@ impl Trusted {
         now: u64,
         expiry: Expiry,
     ) -> Result<Meta, ReleaseError> {
-        meta.check(what, bytes, "timestamp.json")?;
-        let (head, signed) = self.verified(what, Role::Snapshot, bytes)?;
-        if head.version != meta.version {
-            return Err(mismatch(what, head.version, meta.version, "timestamp.json"));
-        }
+        let (head, signed) = self.named(what, Role::Snapshot, bytes, meta)?;
         let says = role::reference(what, &signed, "targets.json")?;
         if let Some(held) = &self.snapshot {
             not_older(what, "version of targets.json", says.version, held.says.version)?;
@@ -166,15 +162,28 @@ impl Trusted {
         now: u64,
         expiry: Expiry,
     ) -> Result<(), ReleaseError> {
-        meta.check(what, bytes, "the snapshot")?;
-        let (head, signed) = self.verified(what, Role::Targets, bytes)?;
-        if head.version != meta.version {
-            return Err(mismatch(what, head.version, meta.version, "the snapshot"));
-        }
+        let (head, signed) = self.named(what, Role::Targets, bytes, meta)?;
         let says = role::targets(what, &signed)?;
         self.fresh(what, &head, now, expiry)?;
         self.targets = Some(Held { head, says, bytes: bytes.to_vec() });
         Ok(())
+    }
+
+    /// A signed file that is the one which another names, by hash, length and version.
+    fn named(
+        &self,
+        what: &str,
+        role: Role,
+        bytes: &[u8],
+        meta: &Meta,
+    ) -> Result<(Head, Value), ReleaseError> {
+        let by = if role == Role::Snapshot { "timestamp.json" } else { "the snapshot" };
+        meta.check(what, bytes, by)?;
+        let (head, signed) = self.verified(what, role, bytes)?;
+        if head.version != meta.version {
+            return Err(mismatch(what, head.version, meta.version, by));
+        }
+        Ok((head, signed))
     }
 
     fn verified(&self, what: &str, role: Role, bytes: &[u8]) -> Result<(Head, Value), ReleaseError> {
