@@ -17,6 +17,8 @@ use sha2::{Digest, Sha256};
 pub const MAX_POLICY: usize = 32 * 1024;
 /// Most files of reference values that a guest accepts.
 pub const MAX_REFERENCES: usize = 8;
+/// Longest settings of a publication, in bytes of text.
+pub const MAX_PUBLICATION: usize = 16 * 1024;
 /// Most peers that a guest calls.
 pub const MAX_DIAL: usize = 16;
 /// Most lite servers that a guest asks.
@@ -69,8 +71,14 @@ impl Role {
 pub struct TrustConfig {
     /// Appraisal policy for peers, the text that `evidence::PolicyFile` reads.
     pub policy: String,
-    /// SHA-256 of each accepted file of reference values, lower-case hex, 64 digits.
+    /// SHA-256 of each accepted file of reference values, lower-case hex, 64 digits. Either these or `publication`; an image
+    /// without the marker of the debug profile takes the latter only, since nothing could revoke these.
+    #[serde(default)]
     pub references: Vec<String>,
+    /// Settings of the publication that reference values come from, the text that `release::Anchor` reads: root, rebuilders,
+    /// how many of them, names of releases.
+    #[serde(default)]
+    pub publication: Option<String>,
     /// SHA-256 of the simulated root's certificate, where the policy speaks of a simulated platform. An image without the
     /// marker of the debug profile refuses such a policy.
     #[serde(default)]
@@ -128,6 +136,11 @@ pub struct RuntimeConfig {
     /// Lite servers of the ledger, IPv4 address and port each. None of them is believed; one honest one is enough.
     #[serde(default)]
     pub ledger: Vec<String>,
+    /// Web server with the publication: IPv4 address and port, and the folder if it is not the topmost, such as
+    /// `10.0.2.2:8000/releases`. What it sends is believed for its signatures alone; without it, what was handed over counts
+    /// until its end.
+    #[serde(default)]
+    pub mirror: Option<String>,
 }
 
 /// Why a configuration was refused.
@@ -237,9 +250,26 @@ fn check_trust(trust: &TrustConfig) -> Result<(), ConfigError> {
         let found = format!("{} bytes", trust.policy.len());
         return Err(value("static", "trust.policy".into(), &found, "1 byte to 32 KiB of text"));
     }
-    if trust.references.is_empty() || trust.references.len() > MAX_REFERENCES {
-        let found = format!("{} hashes", trust.references.len());
-        return Err(value("static", "trust.references".into(), &found, "1 to 8 hashes"));
+    let hashes = trust.references.len();
+    match &trust.publication {
+        None if (1..=MAX_REFERENCES).contains(&hashes) => {}
+        Some(text) if hashes == 0 && !text.is_empty() && text.len() <= MAX_PUBLICATION => {}
+        Some(text) => {
+            let (found, expected) = (
+                format!("{} bytes beside {hashes} references", text.len()),
+                "1 byte to 16 KiB, and no references",
+            );
+            return Err(value("static", "trust.publication".into(), &found, expected));
+        }
+        None => {
+            let found = format!("{hashes} hashes");
+            return Err(value(
+                "static",
+                "trust.references".into(),
+                &found,
+                "1 to 8 hashes, or a publication",
+            ));
+        }
     }
     let references = trust.references.iter().map(|hash| ("trust.references", hash));
     let root = trust.simulated_root.iter().map(|hash| ("trust.simulated_root", hash));
@@ -259,6 +289,15 @@ fn is_address(text: &str) -> bool {
     octets.is_some_and(|octets| octets.len() == 4) && number::<u16>(port).is_some_and(|port| port > 0)
 }
 
+/// An address, and the path of a folder: words of letters, digits, `-`, `_` and `.` behind single slashes.
+fn is_mirror(text: &str) -> bool {
+    let (address, path) = text.split_once('/').map_or((text, None), |(address, path)| (address, Some(path)));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let word = |word: &str| !word.is_empty() && !word.starts_with('.') && word.bytes().all(plain);
+    is_address(address) && path.is_none_or(|path| path.len() <= 128 && path.split('/').all(word))
+}
+
+const MIRROR: &str = "IPv4 address, port and folder such as 10.0.2.2:8000/releases";
 const SHA256: &str = "64 lower-case hex digits";
 
 fn is_sha256(text: &str) -> bool {
@@ -272,7 +311,10 @@ impl RuntimeConfig {
         check_schema("runtime", config.schema)?;
         check_addresses("dial", &config.dial, MAX_DIAL, "at most 16")?;
         check_addresses("ledger", &config.ledger, MAX_LEDGER, "at most 8")?;
-        Ok(config)
+        match config.mirror.as_ref().filter(|mirror| !is_mirror(mirror)) {
+            Some(bad) => Err(value("runtime", "mirror".into(), bad, MIRROR)),
+            None => Ok(config),
+        }
     }
 }
 
@@ -355,6 +397,50 @@ mod tests {
         }
         let many = format!("\"{}\",", "a".repeat(64)).repeat(9);
         assert!(trusting(&many).unwrap_err().to_string().contains("9 hashes"));
+    }
+
+    #[test]
+    fn reference_values_come_by_hash_or_from_a_publication_and_never_both() {
+        let parse = |lines: &str| {
+            let trust = format!("[trust]\npolicy = \"p\"\nnot_before = 5\n{lines}\n");
+            StaticConfig::parse(format!("{GOOD}{trust}").as_bytes())
+        };
+        let hash = format!("references = [\"{}\"]", "a".repeat(64));
+        let publication = "publication = \"schema = 1\"";
+        assert_eq!(parse(publication).unwrap().trust.unwrap().publication.as_deref(), Some("schema = 1"));
+        let long = format!("publication = \"{}\"", "a".repeat(MAX_PUBLICATION + 1));
+        for bad in [format!("{hash}\n{publication}"), "publication = \"\"".into(), long] {
+            let error = parse(&bad).unwrap_err().to_string();
+            assert!(error.contains("trust.publication"), "{bad}: {error}");
+        }
+        assert!(parse("").unwrap_err().to_string().contains("or a publication"));
+    }
+
+    #[test]
+    fn a_mirror_is_an_address_and_at_most_a_folder() {
+        let parse = |mirror: &str| {
+            let text = format!("schema = 1\naddress = \"10.0.2.15/24\"\nmirror = \"{mirror}\"\n");
+            RuntimeConfig::parse(text.as_bytes())
+        };
+        for good in ["10.0.2.2:8000", "10.0.2.2:80/releases", "1.1.1.1:1/a/b-c_d.e"] {
+            assert_eq!(parse(good).unwrap().mirror.as_deref(), Some(good));
+        }
+        let long = format!("1.1.1.1:1/{}", "a".repeat(129));
+        for bad in [
+            "",
+            "http://10.0.2.2:80",
+            "mirror.example:80",
+            "10.0.2.2",
+            "10.0.2.2:80/",
+            "10.0.2.2:80/a//b",
+            "10.0.2.2:80/../b",
+            "10.0.2.2:80/a?b",
+            "10.0.2.2:80@evil:1",
+            &long,
+        ] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.contains("mirror"), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub const MAX_SIZE: usize =
     8 + 4 + MAX_STATIC_CONFIG + 4 + MAX_RUNTIME_CONFIG + 4 + MAX_FILES * (8 + MAX_NAME + MAX_FILE) + 512;
 /// Name of the file with the collateral that the guest's peers are appraised with.
 pub const COLLATERAL_FILE: &str = "collateral.json";
+/// Name of the file with the publication that the guest starts from, as `release::Bundle` writes it.
+pub const PUBLICATION_FILE: &str = "publication";
 
 /// A file that the host hands over.
 #[derive(Debug, Clone, PartialEq, Eq)]

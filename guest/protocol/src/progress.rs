@@ -59,6 +59,17 @@ pub enum Stage {
         /// What it was.
         part: Role,
     },
+    /// How published reference values stand.
+    Publication {
+        /// Whether they could be renewed, still hold, or ended.
+        standing: Standing,
+        /// Releases that are accepted.
+        accepted: u32,
+        /// When what is held ends, Unix seconds; 0 where nothing is.
+        until: u64,
+        /// Name of what stands in the way, if anything; see [`is_reason`].
+        reason: Option<String>,
+    },
     /// The guest gives up and powers off.
     Failed {
         /// Which step failed.
@@ -66,6 +77,18 @@ pub enum Stage {
         /// What was expected, what was found, what to do.
         reason: String,
     },
+}
+
+/// How published reference values stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// The last refresh succeeded.
+    Fresh,
+    /// They could not be renewed, and hold until their end.
+    Stale,
+    /// Nothing is accepted.
+    Lapsed,
 }
 
 impl Stage {
@@ -76,6 +99,7 @@ impl Stage {
             Stage::PeerRefused { reasons, .. } => {
                 reasons.len() <= MAX_REASONS && reasons.iter().all(|reason| is_reason(reason))
             }
+            Stage::Publication { reason, .. } => reason.as_deref().is_none_or(is_reason),
             Stage::Started
             | Stage::ConfigMeasured { .. }
             | Stage::NetworkUp { .. }
@@ -149,6 +173,14 @@ mod tests {
             assert!(!refused(&[bad]).is_of_daemon(), "accepted {bad:?}");
         }
         assert!(!refused(&["a"; 33]).is_of_daemon());
+        let published = |reason: Option<&str>| Stage::Publication {
+            standing: Standing::Stale,
+            accepted: 1,
+            until: 5,
+            reason: reason.map(str::to_owned),
+        };
+        assert!(published(None).is_of_daemon() && published(Some("mirror_unreachable")).is_of_daemon());
+        assert!(!published(Some("a prompt")).is_of_daemon());
         assert!(!Stage::Serving { port: 1 }.is_of_daemon());
         let longest = refused(&["a".repeat(32).as_str(); MAX_REASONS]);
         assert!(Line { uptime_ms: u64::MAX, stage: longest }.to_line().len() <= MAX_LINE);

@@ -98,6 +98,7 @@ impl Floor {
                 gateway: None,
                 dial: vec![],
                 ledger: vec![],
+                mirror: None,
             },
             listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
             files: Vec::new(),

@@ -40,11 +40,13 @@ pub fn static_toml(config: &StaticConfig) -> String {
     }
     if let Some(trust) = &config.trust {
         // A literal string, from which the first line end is dropped; settings refuse a policy that does not fit one.
-        let _ = write!(
-            text,
-            "\n[trust]\nnot_before = {}\nreferences = {:?}\n",
-            trust.not_before, trust.references
-        );
+        let _ = write!(text, "\n[trust]\nnot_before = {}\n", trust.not_before);
+        if !trust.references.is_empty() {
+            let _ = writeln!(text, "references = {:?}", trust.references);
+        }
+        if let Some(publication) = &trust.publication {
+            let _ = write!(text, "publication = '''\n{publication}'''\n");
+        }
         if let Some(root) = &trust.simulated_root {
             let _ = writeln!(text, "simulated_root = \"{root}\"");
         }
@@ -88,7 +90,8 @@ pub fn runtime_toml(config: &RuntimeConfig) -> String {
         some => format!("{name} = {some:?}\n"),
     };
     let (dial, ledger) = (list("dial", &config.dial), list("ledger", &config.ledger));
-    format!("schema = 1\naddress = \"{}\"\n{gateway}{dial}{ledger}", config.address)
+    let mirror = config.mirror.as_ref().map_or(String::new(), |m| format!("mirror = \"{m}\"\n"));
+    format!("schema = 1\naddress = \"{}\"\n{gateway}{dial}{ledger}{mirror}", config.address)
 }
 
 /// The bytes of the handoff disk.
@@ -132,11 +135,14 @@ mod tests {
         let trust = TrustConfig {
             policy: "\n# a \"policy\"\nschema = 1\n\tplatform = 'tdx'\n".into(),
             references: vec!["ab".repeat(32), "cd".repeat(32)],
+            publication: None,
             simulated_root: Some("ef".repeat(32)),
             not_before: 1_790_000_000,
         };
         let other = TrustConfig { simulated_root: None, ..trust.clone() };
-        for trust in [None, Some(trust), Some(other)] {
+        let publication = Some("\n# \"settings\"\nschema = 1\n".into());
+        let published = TrustConfig { publication, references: Vec::new(), ..trust.clone() };
+        for trust in [None, Some(trust), Some(other), Some(published)] {
             let (role, network, models) = (Role::Proxy, "local".into(), models.clone());
             let (ledger, pool, wallet, worker) = (None, None, None, None);
             let config =
@@ -160,7 +166,8 @@ mod tests {
         let peers = vec!["10.0.2.2:8443".to_owned(), "10.0.2.2:8444".to_owned()];
         for (gateway, dial) in [(None, vec![]), (Some("10.0.2.2".to_owned()), peers)] {
             let (address, ledger) = ("10.0.2.15/24".into(), dial.clone());
-            let config = RuntimeConfig { schema: 1, address, gateway, dial, ledger };
+            let mirror = dial.first().map(|address| format!("{address}/releases"));
+            let config = RuntimeConfig { schema: 1, address, gateway, dial, ledger, mirror };
             assert_eq!(RuntimeConfig::parse(runtime_toml(&config).as_bytes()).unwrap(), config);
         }
     }

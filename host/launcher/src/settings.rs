@@ -100,7 +100,12 @@ pub struct TrustFragment {
     pub policy: Option<PathBuf>,
     /// Collateral of the peers' platforms (JSON).
     pub collateral: Option<PathBuf>,
-    /// Reference values of the accepted peers (JSON), one or more.
+    /// Settings of the publication that the accepted peers' reference values come from (TOML, as `release verify` takes them).
+    pub publication: Option<PathBuf>,
+    /// Where the guest gets the publication for a start: a folder, or an address (http:// or https://) that this host can reach.
+    pub source: Option<String>,
+    /// Reference values of the accepted peers (JSON), one or more, in the place of a publication: for images of the debug
+    /// profile.
     pub references: Option<Vec<PathBuf>>,
     /// The guest appraises nothing as of an earlier time, Unix seconds.
     pub not_before: Option<u64>,
@@ -134,6 +139,9 @@ pub struct Fragment {
     pub dial: Option<Vec<SocketAddrV4>>,
     /// Lite servers of the ledger that the guest asks, IPv4 address and port each.
     pub lite_servers: Option<Vec<SocketAddrV4>>,
+    /// Web server from which the guest renews the publication, IPv4 address, port and folder as the guest reaches it, such as
+    /// `10.0.2.2:8000/releases`.
+    pub mirror: Option<String>,
     /// Whom the guest believes.
     pub trust: Option<TrustFragment>,
     /// The chain and the root contract, for the static configuration.
@@ -232,6 +240,7 @@ impl Fragment {
             simulated_platform: over.simulated_platform.or(self.simulated_platform),
             dial: over.dial.or(self.dial),
             lite_servers: over.lite_servers.or(self.lite_servers),
+            mirror: over.mirror.or(self.mirror),
             trust: over.trust.or(self.trust),
             ledger: over.ledger.or(self.ledger),
             pool: over.pool.or(self.pool),
@@ -260,6 +269,7 @@ impl Fragment {
             simulated_platform: self.simulated_platform,
             dial: self.dial.unwrap_or_default(),
             lite_servers: self.lite_servers.unwrap_or_default(),
+            mirror: self.mirror,
             trust: self.trust,
             ledger: self.ledger,
             pool: self.pool,
@@ -293,9 +303,14 @@ impl Fragment {
         for path in paths.into_iter().chain(models).flatten() {
             *path = base.join(&*path);
         }
-        if let Some(TrustFragment { policy, collateral, references, .. }) = &mut self.trust {
-            let files = policy.iter_mut().chain(collateral).chain(references.iter_mut().flatten());
-            files.for_each(|path| *path = base.join(&*path));
+        let Some(TrustFragment { policy, collateral, references, publication, source, .. }) = &mut self.trust
+        else {
+            return;
+        };
+        let files = policy.iter_mut().chain(collateral).chain(publication);
+        files.chain(references.iter_mut().flatten()).for_each(|path| *path = base.join(&*path));
+        if let Some(folder) = source.as_mut().filter(|source| !source.contains("://")) {
+            *folder = base.join(&*folder).display().to_string();
         }
     }
 }
@@ -315,6 +330,7 @@ pub struct Input {
     pub simulated_platform: Option<PathBuf>,
     pub dial: Vec<SocketAddrV4>,
     pub lite_servers: Vec<SocketAddrV4>,
+    pub mirror: Option<String>,
     pub trust: Option<TrustFragment>,
     pub ledger: Option<LedgerConfig>,
     pub pool: Option<PoolConfig>,

@@ -24,6 +24,7 @@ fn settings(boot: Boot) -> Settings {
             gateway: None,
             dial: vec![],
             ledger: vec![],
+            mirror: None,
         },
         files: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -49,6 +49,7 @@ impl Play {
                 gateway: None,
                 dial: vec![],
                 ledger: vec![],
+                mirror: None,
             },
             listen: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, self.port),
             files: Vec::new(),

@@ -109,6 +109,7 @@ impl Input {
                 gateway: Some("10.0.2.2".into()),
                 dial: self.dial.iter().map(ToString::to_string).collect(),
                 ledger: self.lite_servers.iter().map(ToString::to_string).collect(),
+                mirror: self.mirror()?,
             },
             files,
             listen: self.listen()?,
@@ -116,6 +117,21 @@ impl Input {
             work_dir: absolute(&self.work_dir)?,
             models,
         })
+    }
+
+    /// The mirror, if the guest would take it.
+    fn mirror(&self) -> Result<Option<String>, SettingsError> {
+        let Some(mirror) = &self.mirror else { return Ok(None) };
+        let text = format!("schema = 1\naddress = \"10.0.2.15/24\"\nmirror = {mirror:?}\n");
+        match RuntimeConfig::parse(text.as_bytes()) {
+            Ok(_) => Ok(Some(mirror.clone())),
+            Err(_) => Err(self.value(
+                "mirror",
+                quoted(mirror),
+                "IPv4 address, port and folder such as \"10.0.2.2:8000/releases\"",
+                "a guest looks up no names; give the address as the guest reaches it",
+            )),
+        }
     }
 
     fn platform(&self) -> Result<Platform, SettingsError> {
