@@ -3,6 +3,7 @@
 //! ```text
 //! options   where things are          own      static and runtime configuration, as the gate left them
 //! trust     measured: whom to believe clock    the time of appraisal, on a host's clock
+//! published reference values that are renewed while the daemon runs
 //! serve     connections that come in  dial     calling peers, and calling again
 //! ledger    what is proven of the chain  (with [ledger] in the configuration)
 //! notify    to the service manager    report   to the host, in a closed vocabulary
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod notify;
 pub mod options;
 pub mod own;
+pub mod published;
 pub mod report;
 pub mod serve;
 pub mod trust;
@@ -26,6 +28,7 @@ pub mod trust;
 pub use clock::Clock;
 pub use options::Options;
 pub use own::Own;
+pub use published::Published;
 pub use report::Reporter;
 pub use trust::Believed;
 

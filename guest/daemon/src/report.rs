@@ -5,7 +5,7 @@
 //! is dropped.
 
 use protocol::config::Role;
-use protocol::progress::Stage;
+use protocol::progress::{Stage, Standing};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
@@ -45,6 +45,11 @@ impl Reporter {
     /// An attested peer is gone.
     pub fn left(&self, part: Role) {
         self.say(Stage::PeerLeft { part });
+    }
+
+    /// Published reference values stand otherwise than before.
+    pub fn published(&self, standing: Standing, accepted: u32, until: u64, reason: Option<&str>) {
+        self.say(Stage::Publication { standing, accepted, until, reason: reason.map(str::to_owned) });
     }
 
     fn say(&self, stage: Stage) {

@@ -3,22 +3,26 @@
 //! ```text
 //! static configuration (measured)                 handed files (the host's)
 //!   trust.policy          text            ------>  policy
-//!   trust.references      SHA-256 of each ------>  reference values       no such file: refused
+//!   trust.publication     root, keys, k   ------>  publication            verified, then renewed from a mirror
+//!   trust.references      SHA-256 of each ------>  reference values       debug image only; no such file: refused
 //!   trust.simulated_root  SHA-256         ------>  root, debug image only
 //!   trust.not_before                      ------>  floor of the clock
 //!                                                  collateral.json        signed by the vendor, dated
 //! ```
 //! A production image accepts Intel's root alone: a policy for a simulated platform needs the debug profile's marker beside
-//! the daemon's own program, and that folder is part of the verified root. No option names another place.
+//! the daemon's own program, and that folder is part of the verified root. No option names another place. The same holds for
+//! reference values by their hash: a production image takes what is published alone, since that can be revoked
+//! (`docs/decisions/0046-consumers-of-a-publication.md`).
 
-use crate::Clock;
+use crate::{Clock, Published, Reporter};
 use evidence::{Collateral, Platform, Policy, PolicyFile, Reference};
 use protocol::config::{ConfigError, StaticConfig, TrustConfig};
-use protocol::handoff::{COLLATERAL_FILE, File, MAX_FILE, MAX_FILES};
+use protocol::handoff::{COLLATERAL_FILE, File, MAX_FILE, MAX_FILES, PUBLICATION_FILE};
 use protocol::names::SIMULATED_MARKER;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a daemon can't tell whom to believe. It does not start then.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,22 @@ pub enum TrustError {
          configuration in one file only"
     )]
     DifferentConfigurations,
+    /// The publication can't be used.
+    #[error("trust.publication: {0}")]
+    Publication(#[from] release::ReleaseError),
+    /// Nobody handed over where to start from.
+    #[error(
+        "handed files: expected {PUBLICATION_FILE}, found none; hand over the publication that trust.publication pins"
+    )]
+    NoPublication,
+    /// Values that nobody can revoke, in an image for production.
+    #[error(
+        "trust.references: a production image takes reference values from a publication alone, since these could never be          revoked; give trust.publication"
+    )]
+    NotPublished,
+    /// No thread for renewal.
+    #[error("cannot start to renew the publication: {0}")]
+    Thread(#[source] std::io::Error),
     /// Nothing says where this program is.
     #[error("cannot tell where this program lies: {0}")]
     Nowhere(#[source] std::io::Error),
@@ -80,9 +100,18 @@ pub struct Believed {
     /// As it was handed over; nothing in it is verified yet.
     pub collateral: Collateral,
     /// Releases that are accepted.
-    pub reference: Reference,
+    pub accepted: Accepted,
     /// Time of appraisal.
     pub clock: Clock,
+}
+
+/// Where the releases that are accepted come from.
+#[derive(Debug)]
+pub enum Accepted {
+    /// From files that were measured, for good; debug images only.
+    Fixed(Reference),
+    /// From a publication, for as long as it says.
+    Published(Published),
 }
 
 impl Believed {
@@ -98,19 +127,34 @@ impl Believed {
         let policy = policy(config, files, marked)?;
         let collateral = files.iter().find(|file| file.name == COLLATERAL_FILE);
         let collateral = Collateral::parse(&collateral.ok_or(TrustError::NoCollateral)?.bytes)?;
-        Ok(Believed {
-            policy,
-            collateral,
-            reference: reference(config, files)?,
-            clock: Clock::new(config.not_before),
-        })
+        let accepted = match &config.publication {
+            Some(text) => {
+                let handed = files.iter().find(|file| file.name == PUBLICATION_FILE);
+                let handed = handed.ok_or(TrustError::NoPublication)?;
+                Accepted::Published(Published::read(text, &handed.bytes, config.not_before)?)
+            }
+            None if marked => Accepted::Fixed(reference(config, files)?),
+            None => return Err(TrustError::NotPublished),
+        };
+        Ok(Believed { policy, collateral, accepted, clock: Clock::new(config.not_before) })
     }
 
-    /// What the handshake takes.
-    pub fn verifier(self) -> ratls::Verifier {
-        let clock = self.clock;
-        let trust = ratls::Trust::new(self.policy, self.collateral, self.reference);
-        ratls::Verifier::new(trust, move || clock.now())
+    /// What the handshake takes. Published reference values are renewed from `mirror` for as long as it lives; how they
+    /// stand is told.
+    pub fn verifier(
+        self,
+        mirror: Option<&str>,
+        reporter: &Reporter,
+    ) -> Result<Arc<ratls::Verifier>, TrustError> {
+        let clock = Arc::new(self.clock);
+        let none = Reference { schema: 1, releases: Vec::new(), mrconfigid: None };
+        let trust = |reference| ratls::Trust::new(self.policy, self.collateral, reference);
+        match self.accepted {
+            Accepted::Fixed(reference) => {
+                Ok(Arc::new(ratls::Verifier::new(trust(reference), move || clock.now())))
+            }
+            Accepted::Published(published) => published.keep(trust(none), clock, mirror, reporter.clone()),
+        }
     }
 
     /// Whether those who are believed run on a simulated platform, which proves nothing about hardware.

@@ -102,13 +102,14 @@ fn house(options: Options, own: Own, state: &Path, stop: watch::Receiver<bool>) 
     let workers = Arc::new(Registry::default());
     let ledger = own.ledger(NAME, stop.clone())?;
     let money = ledger.map(|ledger| paid(ledger, &own, key, state, &workers)).transpose()?;
+    let reporter = Reporter::start(options.progress);
     Ok(House {
         endpoint: Arc::new(endpoint),
-        verifier: Arc::new(believed.verifier()),
+        verifier: believed.verifier(own.runtime.mirror.as_deref(), &reporter)?,
         simulated,
         own,
         front: Arc::new(Front::new(workers, money)),
-        reporter: Reporter::start(options.progress),
+        reporter,
         stop,
         connections: 0.into(),
     })

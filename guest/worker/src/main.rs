@@ -49,12 +49,13 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let count = models.names().count();
     let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
     let (stop, stopping) = watch::channel(false);
+    let reporter = Reporter::start(options.progress);
     let server = Arc::new(Server {
         endpoint: Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone())),
-        proxies: proxies(&own, &options.trust)?,
+        proxies: proxies(&own, &options.trust, &reporter)?,
         own,
         routes: worker::router(models),
-        reporter: Reporter::start(options.progress),
+        reporter,
         stop: stopping.clone(),
     });
     let listener = TcpListener::bind(&options.listen)
@@ -95,7 +96,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
 }
 
 /// Whom to believe among proxies, if the measured configuration says it.
-fn proxies(own: &Own, handed: &Path) -> Result<Option<Proxies>> {
+fn proxies(own: &Own, handed: &Path, reporter: &Reporter) -> Result<Option<Proxies>> {
     let Some(trust) = &own.config.trust else {
         let none = own.runtime.dial.is_empty();
         ensure!(
@@ -106,7 +107,8 @@ fn proxies(own: &Own, handed: &Path) -> Result<Option<Proxies>> {
     };
     let believed = Believed::load(trust, handed)?;
     let simulated = believed.is_simulated();
-    Ok(Some(Proxies { verifier: Arc::new(believed.verifier()), simulated }))
+    let verifier = believed.verifier(own.runtime.mirror.as_deref(), reporter)?;
+    Ok(Some(Proxies { verifier, simulated }))
 }
 
 /// Lets clients in, and proxies where it is known whom to believe.

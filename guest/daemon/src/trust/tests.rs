@@ -25,10 +25,51 @@ fn simulated() -> (TrustConfig, Vec<File>) {
     let config = TrustConfig {
         policy: "schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n".into(),
         references: releases.iter().map(|file| file_hash(&file.bytes)).collect(),
+        publication: None,
         simulated_root: Some(file_hash(&root.bytes)),
         not_before: AT,
     };
     (config, releases.into_iter().chain([root, collateral]).collect())
+}
+
+/// The same, with a publication in the place of references; its releases are of these names.
+fn published(names: &[&str]) -> (TrustConfig, Vec<File>) {
+    let (config, mut files) = simulated();
+    let mut publication = release::samples::publication(AT, 1).unwrap();
+    publication.anchor.names = names.iter().map(|name| (*name).into()).collect();
+    let at = release::Instants { host: AT, monotonic: std::time::Duration::ZERO };
+    let (bundle, _) =
+        release::Bundle::gather(&publication.anchor, Box::new(publication.clone()), at).unwrap();
+    files.push(File { name: PUBLICATION_FILE.into(), bytes: bundle.to_bytes() });
+    let text = publication.anchor.to_toml();
+    (TrustConfig { references: Vec::new(), publication: Some(text), ..config }, files)
+}
+
+#[test]
+fn a_production_image_takes_reference_values_from_a_publication_alone() {
+    let (mut config, files) = simulated();
+    config.policy = "schema = 1\nplatform = \"tdx\"\n".into();
+    let error = Believed::of(&config, &files, false).unwrap_err();
+    assert!(matches!(error, TrustError::NotPublished), "{error}");
+    assert!(Believed::of(&config, &files, true).is_ok());
+}
+
+#[test]
+fn a_publication_that_was_not_handed_over_or_begins_with_another_root_is_refused() {
+    let (config, mut files) = published(&["worker"]);
+    let none: Vec<File> = files.iter().filter(|file| file.name != PUBLICATION_FILE).cloned().collect();
+    assert!(matches!(Believed::of(&config, &none, true), Err(TrustError::NoPublication)));
+    let other = TrustConfig {
+        publication: config.publication.as_ref().map(|text| {
+            let (before, after) = text.split_once("root = \"").unwrap();
+            format!("{before}root = \"{}{}", "00".repeat(32), &after[64..])
+        }),
+        ..config.clone()
+    };
+    let error = Believed::of(&other, &files, true).unwrap_err();
+    assert!(matches!(error, TrustError::Publication(release::ReleaseError::Mismatch { .. })), "{error}");
+    files.last_mut().unwrap().bytes[3] ^= 1;
+    assert!(matches!(Believed::of(&config, &files, true), Err(TrustError::Publication(_))));
 }
 
 #[test]
@@ -36,7 +77,8 @@ fn a_debug_image_believes_the_simulated_root_that_was_measured() {
     let (config, files) = simulated();
     let believed = Believed::of(&config, &files, true).unwrap();
     assert!(believed.is_simulated() && believed.clock.now() >= AT);
-    let names: Vec<&str> = believed.reference.releases.iter().map(|release| release.name.as_str()).collect();
+    let Accepted::Fixed(reference) = believed.accepted else { panic!("references by hash") };
+    let names: Vec<&str> = reference.releases.iter().map(|release| release.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
@@ -49,7 +91,7 @@ fn an_image_without_the_marker_refuses_a_policy_for_a_simulated_platform() {
 
 #[test]
 fn a_policy_for_hardware_ends_in_intels_root_with_and_without_the_marker() {
-    let (mut config, files) = simulated();
+    let (mut config, files) = published(&["worker"]);
     config.policy = "schema = 1\nplatform = \"tdx\"\n".into();
     for marked in [false, true] {
         let believed = Believed::of(&config, &files, marked).unwrap();

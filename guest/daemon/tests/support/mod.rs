@@ -70,14 +70,19 @@ impl Site {
 
     /// The files that a guest of it is handed, and the section that names them.
     pub fn handed(&self, reference: &Reference, folder: &Path) -> String {
-        let (root, reference) = (self.0.root_der().unwrap(), serde_json::to_vec(reference).unwrap());
-        fs::write(folder.join("simulated-root.der"), &root).unwrap();
+        let reference = serde_json::to_vec(reference).unwrap();
         fs::write(folder.join("reference-0.json"), &reference).unwrap();
+        self.handed_with(&format!("references = [\"{}\"]", file_hash(&reference)), folder)
+    }
+
+    /// The same, where this line says what is accepted.
+    pub fn handed_with(&self, accepted: &str, folder: &Path) -> String {
+        let root = self.0.root_der().unwrap();
+        fs::write(folder.join("simulated-root.der"), &root).unwrap();
         fs::write(folder.join("collateral.json"), self.0.collateral().unwrap().to_json()).unwrap();
         format!(
-            "[trust]\npolicy = 'schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n'\nreferences = [\"{}\"]\n\
+            "[trust]\npolicy = 'schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n'\n{accepted}\n\
              simulated_root = \"{}\"\nnot_before = {}\n",
-            file_hash(&reference),
             file_hash(&root),
             now() - 60,
         )
@@ -135,6 +140,8 @@ pub struct Setup {
     pub config: String,
     pub trust: Option<String>,
     pub dial: Vec<SocketAddr>,
+    /// Further lines of the runtime configuration.
+    pub runtime: String,
     /// Whether the program lies beside the marker of the debug profile.
     pub marked: bool,
 }
@@ -149,7 +156,15 @@ impl Setup {
         // forked, still held it open for writing.
         let programs = tempfile::tempdir_in(Path::new(program).parent().unwrap()).unwrap();
         fs::hard_link(program, programs.path().join("daemon")).unwrap();
-        Setup { folder, programs, config: config.into(), trust: None, dial: Vec::new(), marked: false }
+        Setup {
+            folder,
+            programs,
+            config: config.into(),
+            trust: None,
+            dial: Vec::new(),
+            runtime: String::new(),
+            marked: false,
+        }
     }
 
     /// Believes guests of `site` that are of `reference`, and lies beside the marker.
@@ -193,7 +208,7 @@ impl Setup {
     pub fn write(&self) {
         let dial: Vec<String> = self.dial.iter().map(ToString::to_string).collect();
         fs::write(self.folder.path().join("static.toml"), self.static_config()).unwrap();
-        let runtime = format!("schema = 1\naddress = \"127.0.0.1/8\"\ndial = {dial:?}\n");
+        let runtime = format!("schema = 1\naddress = \"127.0.0.1/8\"\ndial = {dial:?}\n{}", self.runtime);
         fs::write(self.folder.path().join("runtime.toml"), runtime).unwrap();
     }
 
@@ -214,7 +229,7 @@ impl Setup {
         std::thread::spawn(move || play(&base, attester.as_ref(), &stopping));
         let mut child = self.command(more).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        Daemon { setup: self, notify, progress, child, log, stop }
+        Daemon { setup: self, notify, progress, child, log, before: String::new(), stop }
     }
 
     /// Runs it until it gives up; what it said.
@@ -232,6 +247,8 @@ pub struct Daemon {
     progress: UnixDatagram,
     child: Child,
     log: BufReader<ChildStderr>,
+    /// What it logged before it served.
+    before: String,
     stop: Arc<AtomicBool>,
 }
 
@@ -263,9 +280,14 @@ impl Daemon {
     /// Waits until it serves; the line that says so.
     pub fn ready(&mut self) -> String {
         assert_eq!(self.notified(), "READY=1");
-        let mut line = String::new();
-        self.log.read_line(&mut line).unwrap();
-        line.trim().into()
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "it says that it serves");
+            if line.contains(": serving ") {
+                return line.trim().into();
+            }
+            self.before += &line;
+        }
     }
 
     /// Where it listens, from the line of [`Daemon::ready`].
@@ -274,14 +296,14 @@ impl Daemon {
         words.filter_map(|word| word.parse().ok()).next().expect("an address in the line")
     }
 
-    /// Asks it to stop and waits; the rest of its log.
+    /// Asks it to stop and waits; its log but for the line that it serves.
     pub fn terminated(mut self) -> String {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
         assert_eq!(self.notified(), "STOPPING=1");
         assert!(self.child.wait().unwrap().success());
-        let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
-        rest
+        let mut log = std::mem::take(&mut self.before);
+        self.log.read_to_string(&mut log).unwrap();
+        log
     }
 }
