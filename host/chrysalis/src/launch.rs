@@ -4,6 +4,7 @@
 //! and no log.
 
 use crate::output::Outcome;
+use crate::published::PublishedArgs;
 use crate::trust::{PREDICTION_FILE, REFERENCE_FILE, RUN_FILE, Run};
 use anyhow::{Context, Result};
 use builder::{Checkout, Tools};
@@ -49,6 +50,9 @@ pub struct Args {
     /// Folder of this run.
     #[arg(long, default_value = "out/run")]
     run: PathBuf,
+    /// With these, a machine whose foretold registers no accepted release has is not started.
+    #[command(flatten)]
+    published: PublishedArgs,
 }
 
 /// Boots and stays until the machine ends or the launcher is told to stop.
@@ -56,6 +60,10 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
     let settings = settings(&args)?;
     let tools = Tools::open(&Checkout::find()?, &mut |progress| eprintln!("  {progress}"))?;
     let foretold = foretell(&settings, &|path| tools.path(&path.to_string_lossy()))?;
+    if let Some(source) = args.published.source()? {
+        let release = source.covers(&foretold.registers)?;
+        eprintln!("  published: {release}");
+    }
     let reference = write_prediction(&foretold, &settings)?;
     let (events, millis) = (foretold.prediction.events.len(), foretold.took.as_millis());
     eprintln!("  foretold {events} events in {millis} ms, before the machine starts:");
@@ -151,6 +159,10 @@ fn stage(stage: &Stage) -> String {
         }
         Stage::PeerRefused { part, reasons } => {
             format!("{} REFUSED: {}", part.as_str(), reasons.join(", "))
+        }
+        Stage::Publication { standing, accepted, reason, .. } => {
+            let why = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+            format!("publication {standing:?}: {accepted} release(s) accepted{why}")
         }
         Stage::PeerLeft { part } => format!("{} left", part.as_str()),
         Stage::Failed { step, reason } => format!("FAILED at {step}: {reason}"),

@@ -24,6 +24,7 @@ mod online;
 mod output;
 mod platform;
 mod provenance;
+mod published;
 mod quote;
 mod receipt;
 mod release_cmd;

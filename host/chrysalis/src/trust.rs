@@ -1,6 +1,10 @@
 //! Whom to ask and what to hold it against: either a run folder that `chrysalis launch` wrote, or everything named.
+//!
+//! Reference values of somebody else's release come from a publication (`--publication` with `--anchor`), which can revoke them.
+//! Values in a file (`--reference`, or those of a run folder) are one's own: foretold from artifacts that one has.
 
 use crate::input::read;
+use crate::published::{PublishedArgs, Source};
 use anyhow::{Context, Result};
 use client::Trust;
 use evidence::{Collateral, PolicyFile, Reference};
@@ -31,9 +35,11 @@ pub struct Target {
     /// Collateral (JSON with the fields of QuoteCollateralV3).
     #[arg(long)]
     collateral: Option<PathBuf>,
-    /// Reference values (JSON).
-    #[arg(long)]
+    /// Reference values that one foretold oneself (JSON); nobody can revoke them.
+    #[arg(long, conflicts_with = "publication")]
     reference: Option<PathBuf>,
+    #[command(flatten)]
+    published: PublishedArgs,
     /// Appraise at this time (seconds since 1970) instead of now.
     #[arg(long)]
     at: Option<u64>,
@@ -55,6 +61,17 @@ pub struct Run {
     pub collateral: Option<PathBuf>,
 }
 
+/// Files that trust is read from.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Appraisal policy.
+    pub policy: PathBuf,
+    /// Collateral.
+    pub collateral: PathBuf,
+    /// Reference values, where no publication has them.
+    pub reference: Option<PathBuf>,
+}
+
 impl Target {
     /// Reads everything that is needed to appraise a peer, and where it is.
     pub fn load(&self) -> Result<(String, Trust)> {
@@ -63,29 +80,48 @@ impl Target {
 
     /// As [`load`](Self::load), for a peer at `address` where one is given.
     pub fn load_at(&self, address: Option<&str>) -> Result<(String, Trust)> {
+        Ok((self.address(address)?, self.trust()?))
+    }
+
+    /// Where the peer is: `address` where one is given, else what the options or the run folder say.
+    pub fn address(&self, address: Option<&str>) -> Result<String> {
         let run = self.run_file();
         let given = address.map(String::from).or_else(|| self.endpoint.clone());
         let endpoint = given.or(run.as_ref().ok().map(|run| run.endpoint.to_string()));
-        let endpoint = endpoint.with_context(|| match &run {
+        endpoint.with_context(|| match &run {
             Ok(_) => String::new(),
             Err(error) => format!("give --endpoint, or --run with the folder of a launch ({error:#})"),
-        })?;
-        Ok((endpoint, self.trust()?))
+        })
     }
 
-    /// Reads everything that is needed to appraise a peer.
+    /// Reads everything that is needed to appraise a peer; a publication is asked once, and must hold now.
     pub fn trust(&self) -> Result<Trust> {
-        let [policy_file, collateral, reference] = self.files()?;
+        match self.published.source()? {
+            Some(source) => Ok(source.apply(self.files_trust()?, &source.once(self.at)?)),
+            None => self.files_trust(),
+        }
+    }
+
+    /// What files say; without reference values where a publication has them.
+    pub fn files_trust(&self) -> Result<Trust> {
+        let Files { policy: policy_file, collateral, reference } = self.files()?;
         let policy = policy(&policy_file)?;
         let collateral =
             Collateral::parse(&read(&collateral)?).with_context(|| format!("{}", collateral.display()))?;
-        let reference =
-            Reference::parse(&read(&reference)?).with_context(|| format!("{}", reference.display()))?;
+        let reference = match reference {
+            Some(path) => Reference::parse(&read(&path)?).with_context(|| format!("{}", path.display()))?,
+            None => Reference { schema: 1, releases: Vec::new(), mrconfigid: None },
+        };
         Ok(Trust::new(policy, collateral, reference))
     }
 
+    /// The publication, if one is named.
+    pub fn source(&self) -> Result<Option<Source>> {
+        self.published.source()
+    }
+
     /// Where policy, collateral and reference values are.
-    pub fn files(&self) -> Result<[PathBuf; 3]> {
+    pub fn files(&self) -> Result<Files> {
         let run = self.run_file();
         let from_run = |field: fn(&Run) -> Option<PathBuf>| run.as_ref().ok().and_then(field);
         let pick = |given: &Option<PathBuf>, run_has: Option<PathBuf>, name: &str| {
@@ -94,16 +130,22 @@ impl Target {
                 Err(error) => format!("give --{name}, or --run with the folder of a launch ({error:#})"),
             })
         };
-        Ok([
-            pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?,
-            pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?,
-            pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference")?,
-        ])
+        let reference = || pick(&self.reference, from_run(|run| Some(run.reference.clone())), "reference");
+        Ok(Files {
+            policy: pick(&self.policy, from_run(|run| run.policy.clone()), "policy")?,
+            collateral: pick(&self.collateral, from_run(|run| run.collateral.clone()), "collateral")?,
+            reference: (!self.published.is_named()).then(reference).transpose()?,
+        })
     }
 
     /// The time of appraisal, in seconds since 1970.
     pub fn at(&self) -> u64 {
         self.at.unwrap_or_else(now)
+    }
+
+    /// The time that was given in the place of the clock's, if any.
+    pub fn fixed_time(&self) -> Option<u64> {
+        self.at
     }
 
     /// The clock of appraisals that go on: this machine's, unless a time was given.

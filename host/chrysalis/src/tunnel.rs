@@ -6,7 +6,7 @@
 //! `serve` runs in the trust domain that it speaks for; `dial` runs anywhere, and with a platform of its own is attested in turn.
 
 use crate::connect::refused;
-use crate::follow::{Followed, follow};
+use crate::follow::{Followed, keep};
 use crate::output::{Outcome, line};
 use crate::platform::{PlatformArgs, endpoint};
 use crate::trust::Target;
@@ -179,10 +179,8 @@ pub fn verifier(
     address: Option<&str>,
     json: bool,
 ) -> Result<(String, Arc<Verifier>, Wanted)> {
-    let (address, mut trust) = target.load_at(address)?;
-    let wanted = args.resolve(Part::Service, &mut trust)?;
-    let verifier = Arc::new(Verifier::new(trust, target.clock()));
-    let following = follow(target.clone(), args.clone(), verifier.clone(), move |came| {
+    let address = target.address(address)?;
+    let tell = move |came| {
         let (value, words) = match came {
             Followed::Replaced => (
                 json!({ "event": "trust" }),
@@ -193,10 +191,14 @@ pub fn verifier(
                     format!("what changed does not read, so what counted before still does: {reason}");
                 (json!({ "event": "trust", "reason": reason }), words)
             }
+            Followed::Published { standing, releases } => {
+                let words = format!("publication: {releases} release(s) accepted; {standing}");
+                (json!({ "event": "publication", "releases": releases, "standing": standing }), words)
+            }
         };
         say(json, &value, &words);
-    });
-    tokio::spawn(following);
+    };
+    let (verifier, wanted) = keep(target, args, Part::Service, tell)?;
     Ok((address, verifier, wanted))
 }
 

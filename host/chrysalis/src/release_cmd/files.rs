@@ -1,4 +1,12 @@
 //! A publication in a folder, as its publisher opens and changes it.
+//!
+//! ```text
+//! new files --> .next.new/ --rename--> .next/ --rename, one by one--> targets, metadata, root, timestamp.json
+//!                               |
+//!                      from here on it is finished, if need be by the next command
+//! ```
+//! A new root with other online keys and the timestamp that they sign can't be put in place at one blow. So a break between
+//! the two is not undone but finished: whoever opens the folder next has everything that it takes.
 
 use crate::trust::now;
 use anyhow::{Context, Result, ensure};
@@ -7,6 +15,7 @@ use release::publish::{Edition, Signers, Times};
 use release::{Expiry, Folder, Mirror, MirrorError, ReleaseError, Trusted};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, RoleKeys};
@@ -28,8 +37,17 @@ pub struct Lives {
     timestamp_hours: u64,
 }
 
-/// What is published in this folder, whether or not it has expired.
+/// Files that are whole and signed, on their way into the publication.
+const NEXT: &str = ".next";
+/// The same while they are written.
+const UNFINISHED: &str = ".next.new";
+
+/// What is published in this folder, whether or not it has expired. What a break left half done is finished first.
 pub fn open(repo: &Path) -> Result<Trusted> {
+    if repo.join(NEXT).is_dir() {
+        eprintln!("{}: finishing a publication that was interrupted", repo.display());
+        put_in_place(repo, usize::MAX)?;
+    }
     let path = repo.join("metadata/1.root.json");
     let root = fs::read(&path).with_context(|| {
         format!("{}: no publication here; make one with `chrysalis release init`", path.display())
@@ -66,10 +84,63 @@ pub fn release(
     after
         .refresh(&mut overlay, issued, Expiry::Enforce)
         .context("what was signed would be refused, so nothing was written")?;
-    for (path, bytes) in files {
-        write(&repo.join(path), &bytes)?;
-    }
+    stage(repo, &files)?;
+    put_in_place(repo, usize::MAX)?;
     Ok(after)
+}
+
+/// Writes new files beside the publication, all of them or none.
+fn stage(repo: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let (unfinished, next) = (repo.join(UNFINISHED), repo.join(NEXT));
+    let shown = || format!("{}: can't write", next.display());
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(shown)?;
+    }
+    for folder in ["targets", "metadata"] {
+        fs::create_dir_all(unfinished.join(folder)).with_context(shown)?;
+    }
+    for (path, bytes) in files {
+        let mut file = fs::File::create(unfinished.join(path)).with_context(shown)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).with_context(shown)?;
+    }
+    for folder in ["targets", "metadata"] {
+        sync(&unfinished.join(folder))?;
+    }
+    fs::rename(&unfinished, &next).with_context(shown)?;
+    sync(repo)
+}
+
+/// Moves what was staged to its place: what is named first, the timestamp last and the root right before it. `most` is how
+/// many files, for tests of a break.
+fn put_in_place(repo: &Path, most: usize) -> Result<()> {
+    let next = repo.join(NEXT);
+    let shown = || format!("{}: can't publish", next.display());
+    let mut files = Vec::new();
+    for folder in ["targets", "metadata"] {
+        for entry in fs::read_dir(next.join(folder)).with_context(shown)? {
+            let name = entry.with_context(shown)?.file_name().to_string_lossy().into_owned();
+            files.push(format!("{folder}/{name}"));
+        }
+    }
+    let last = [".targets.json", ".snapshot.json", ".root.json", "timestamp.json"];
+    files.sort_by_key(|path| last.iter().position(|end| path.ends_with(end)).map_or(0, |place| place + 1));
+    for folder in ["targets", "metadata"] {
+        fs::create_dir_all(repo.join(folder)).with_context(shown)?;
+    }
+    for path in files.iter().take(most) {
+        fs::rename(next.join(path), repo.join(path)).with_context(shown)?;
+    }
+    if files.len() > most {
+        return Ok(());
+    }
+    sync(&repo.join("targets"))?;
+    sync(&repo.join("metadata"))?;
+    fs::remove_dir_all(&next).with_context(shown)
+}
+
+fn sync(folder: &Path) -> Result<()> {
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.with_context(|| format!("{}: can't write", folder.display()))
 }
 
 /// Writes a file, whole or not at all.
@@ -117,5 +188,69 @@ impl Mirror for Overlay {
             Some(bytes) => Ok(Some(bytes.clone())),
             None => self.base.fetch(path, max),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use release::publish::{Holders, RootPlan};
+    use release::{Role, samples};
+
+    /// A publication in a folder, and the files of the next edition, whose new root has the timestamp signed by another key.
+    fn rotated() -> (tempfile::TempDir, Trusted, Vec<(String, Vec<u8>)>) {
+        let at = now();
+        let publication = samples::publication(at, 2).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in &publication.files {
+            write(&dir.path().join(path), bytes).unwrap();
+        }
+        let before = open(dir.path()).unwrap();
+        let mut plan = RootPlan::after(&before, at, at + 365 * DAY);
+        let other = samples::key(9).unwrap();
+        plan.holders.insert(Role::Timestamp, Holders { keys: vec![other.public()], threshold: 1 });
+        let mut root = plan.unsigned().unwrap();
+        root.sign(&samples::key(1).unwrap());
+        let mut edition = Edition::of(&before);
+        edition.add("worker-0.1.0.sbom.json", b"{}".to_vec()).unwrap();
+        let times = Times { issued: at, expires: at + DAY };
+        let (targets, snapshot, timestamp) =
+            ([samples::key(2).unwrap()], [samples::key(3).unwrap()], [other]);
+        let signed = edition.sign(&Signers {
+            targets: Some((&targets, times)),
+            snapshot: Some((&snapshot, times)),
+            timestamp: (&timestamp, times),
+        });
+        let root = ("metadata/2.root.json".to_owned(), root.to_bytes().unwrap());
+        (dir, before, [root].into_iter().chain(signed.unwrap()).collect())
+    }
+
+    #[test]
+    fn a_break_at_any_file_is_finished_by_the_next_command() {
+        let files = rotated().2.len();
+        assert_eq!(files, 5, "a target, targets, snapshot, root, timestamp");
+        for done in 0..=files {
+            let (dir, before, new) = rotated();
+            stage(dir.path(), &new).unwrap();
+            put_in_place(dir.path(), done).unwrap();
+            // As a consumer sees it: the old edition until the root comes, the new one from the timestamp on.
+            let mut consumer = before.clone();
+            let seen = consumer.refresh(&mut Folder::new(dir.path()), now(), Expiry::Enforce);
+            assert_eq!(seen.is_ok(), done != files - 1, "{done} files: {seen:?}");
+            let after = open(dir.path()).unwrap();
+            assert_eq!(after.versions(), [2, 2, 2, 2], "{done} files");
+            assert!(!dir.path().join(NEXT).exists(), "{done} files");
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_whole_is_as_if_it_had_never_been_begun() {
+        let (dir, before, new) = rotated();
+        let unfinished = dir.path().join(UNFINISHED).join("metadata");
+        fs::create_dir_all(&unfinished).unwrap();
+        fs::write(unfinished.join("timestamp.json"), "half of a fi").unwrap();
+        assert_eq!(open(dir.path()).unwrap().versions(), before.versions());
+        stage(dir.path(), &new).unwrap();
+        assert_eq!(open(dir.path()).unwrap().versions(), [2, 2, 2, 2]);
     }
 }

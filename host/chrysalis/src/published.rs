@@ -1,0 +1,142 @@
+//! Reference values from a publication, for everything that runs on a host: asked once, or kept fresh while a command runs.
+//!
+//! ```text
+//! --publication FOLDER|URL --anchor FILE --> Keeper --once--> connect, embed, launch
+//!                                                  \-keep--> tunnel: each renewal replaces what counts
+//! ```
+//! A publication of which nothing is accepted stops a command before it connects to anybody, with the reasons.
+
+use crate::input::read;
+use crate::trust::now;
+use anyhow::{Context, Result, ensure};
+use client::Trust;
+use evidence::Reference;
+use measure::Registers;
+use release::{Anchor, Instants, Keeper, Published, Refresher, Standing, Store, SystemClock, mirror_at};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of everything that relies on a publication.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PublishedArgs {
+    /// Publication that reference values come from: a folder, or an address (http:// or https://).
+    #[arg(long, value_name = "FOLDER|URL", requires = "anchor")]
+    publication: Option<String>,
+    /// What of it is believed (TOML, as `release verify` takes it): first root, rebuilders, how many of them, names.
+    #[arg(long, value_name = "FILE", requires = "publication")]
+    anchor: Option<PathBuf>,
+    /// Folder that remembers what was seen of the publication, against rollbacks.
+    #[arg(long, value_name = "DIR", requires = "publication")]
+    publication_state: Option<PathBuf>,
+}
+
+impl PublishedArgs {
+    /// Whether a publication is named.
+    pub fn is_named(&self) -> bool {
+        self.publication.is_some()
+    }
+
+    /// The publication with its settings, if one is named.
+    pub fn source(&self) -> Result<Option<Source>> {
+        let (Some(mirror), Some(path)) = (&self.publication, &self.anchor) else { return Ok(None) };
+        let shown = path.display();
+        let text = String::from_utf8(read(path)?).with_context(|| format!("{shown}: not text"))?;
+        let anchor = Anchor::parse(&text).with_context(|| format!("{shown}"))?;
+        Ok(Some(Source { mirror: mirror.clone(), anchor, state: self.publication_state.clone() }))
+    }
+}
+
+/// A publication, and what of it is believed.
+#[derive(Debug, Clone)]
+pub struct Source {
+    mirror: String,
+    anchor: Anchor,
+    state: Option<PathBuf>,
+}
+
+impl Source {
+    /// What may be relied on now (or at this time, Unix seconds). Where it could not be renewed, that is told.
+    pub fn once(&self, at: Option<u64>) -> Result<Published> {
+        let at = Instants { host: at.unwrap_or_else(now), monotonic: Duration::ZERO };
+        let published = self.keeper(at)?.refresh(at);
+        if let Standing::Fresh { .. } = published.standing {
+        } else {
+            eprintln!("warning: {}: {}", self.mirror, published.standing);
+        }
+        ensure!(!self.reference(&published).releases.is_empty(), "{}: {}", self.mirror, why_not(&published));
+        Ok(published)
+    }
+
+    /// Renews it in the background, as often as the settings say, and hands each state to `publish`.
+    pub fn keep(&self, publish: impl FnMut(Published) + Send + 'static) -> Result<Refresher> {
+        let clock = SystemClock::start();
+        Ok(Refresher::spawn(self.keeper(clock.now())?, clock, publish)?)
+    }
+
+    /// The trust with what is published in it, under a policy that is as strict as the accepted releases ask for at least.
+    pub fn apply(&self, mut trust: Trust, published: &Published) -> Trust {
+        let floors = published.floors_of(&self.anchor.names);
+        trust.policy = trust.policy.tightened(&floors);
+        if let Some(gpu) = &mut trust.gpu {
+            gpu.policy.settings.floors = trust.policy.gpu().floors.clone();
+        }
+        Trust { reference: self.reference(published), ..trust }
+    }
+
+    /// Refuses registers that no accepted release has, and says what is different about the nearest.
+    pub fn covers(&self, registers: &Registers) -> Result<String> {
+        let published = self.once(None)?;
+        let reference = self.reference(&published);
+        match reference.matching(registers) {
+            Some(release) => Ok(release.name.clone()),
+            None => anyhow::bail!(
+                "{}: no accepted release has the registers that this machine will show, so nobody who relies on it would \
+                 believe this machine; it was not started\n{}build what was published, for a shape that it lists, or have this \
+                 one published",
+                self.mirror,
+                differences(&reference, registers)
+            ),
+        }
+    }
+
+    fn reference(&self, published: &Published) -> Reference {
+        published.reference_of(&self.anchor.names)
+    }
+
+    fn keeper(&self, at: Instants) -> Result<Keeper> {
+        let mut mirror = mirror_at(&self.mirror)?;
+        let store = self.state.as_ref().map(Store::open).transpose()?;
+        let kept = store.as_ref().and_then(|store| release::first_root(&mut store.mirror()).ok());
+        let root = match kept {
+            Some(root) => root,
+            None => release::first_root(mirror.as_mut())?,
+        };
+        Ok(Keeper::open(self.anchor.clone(), &root, mirror, store, at)?)
+    }
+}
+
+fn why_not(published: &Published) -> String {
+    let aside = published.releases.iter().flat_map(|releases| releases.set_aside());
+    let reasons: Vec<_> = aside.map(|aside| format!("{}: {}", aside.release, aside.why)).collect();
+    match reasons[..] {
+        [] => format!("no release of the wanted names is accepted ({})", published.standing),
+        _ => format!("no release is accepted; {}", reasons.join("; ")),
+    }
+}
+
+/// For each published machine, the registers that are not this one's, and what goes into them.
+fn differences(reference: &Reference, registers: &Registers) -> String {
+    let line = |release: &evidence::Release| {
+        let pairs = [
+            (release.mrtd == registers.mrtd, "mrtd (firmware)"),
+            (release.rtmr0 == registers.rtmr[0], "rtmr0 (shape of the machine, firmware's settings)"),
+            (release.rtmr1 == registers.rtmr[1], "rtmr1 (kernel image, partitions, boot variables)"),
+            (release.rtmr2 == registers.rtmr[2], "rtmr2 (command line, initrd, parts of the kernel image)"),
+        ];
+        let other: Vec<_> = pairs.iter().filter(|(same, _)| !same).map(|(_, name)| *name).collect();
+        (other.len(), format!("  {}: differs in {}\n", release.name, other.join(", ")))
+    };
+    let mut lines: Vec<_> = reference.releases.iter().map(line).collect();
+    lines.sort();
+    lines.into_iter().take(8).map(|(_, line)| line).collect()
+}
