@@ -209,3 +209,18 @@ fn conversations_are_laid_out_as_transformers_lays_them_out() {
         }
     }
 }
+
+#[test]
+fn the_projects_own_model_answers() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../ci/toy/data/model");
+    let facts = engine::inspect_generator(&folder).unwrap();
+    assert!(facts.chat && facts.parameters > 100_000);
+    let generator = Arc::new(Generator::open(&folder).unwrap());
+    let message =
+        Json::Object(vec![("role".into(), "user".into()), ("content".into(), "What is measured?".into())]);
+    let prompt = Prompt::Chat(Chat { messages: vec![message], ..Chat::default() });
+    let request = Request { prompt, max_tokens: Some(12), ..greedy(&[]) };
+    let prepared = generator.prepare(request, None).unwrap();
+    let answer = complete(&mut scheduler(&generator, 64, Sharing::Client), ClientId(1), prepared).unwrap();
+    assert!(answer[0].0.chars().any(char::is_alphabetic), "{answer:?}");
+}

@@ -8,6 +8,7 @@
 mod blocks;
 mod event;
 mod generator;
+mod known;
 mod python;
 mod queue;
 mod request;
@@ -19,6 +20,7 @@ mod text;
 
 pub use event::{ClientId, Event, FinishReason, RequestId, TokenLogprob, Usage};
 pub use generator::{Generator, GeneratorFacts, Prepared, inspect_generator};
+pub use known::{DeviceClass, KNOWN_ANSWERS, KnownAnswer, KnownAnswers};
 pub use python::Time;
 pub use request::{
     Chat, MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS, Prompt,

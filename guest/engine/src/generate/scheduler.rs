@@ -168,44 +168,55 @@ impl Scheduler {
         if work.is_empty() {
             return events;
         }
-        let pieces: Vec<Piece<'_>> =
-            work.iter().map(|(index, len)| self.running[*index].piece(*len)).collect();
-        let logits = match self.runner.forward(&pieces) {
-            Ok(logits) => logits,
-            Err(error) => {
-                events.extend(self.fail_all(&work, &error));
-                return events;
-            }
-        };
-        let mut rows = logits.chunks_exact(self.generator.facts().vocabulary);
+        let rows = self.compute(&work);
         let (mut ended, mut failed) = (vec![], vec![]);
-        for (index, len) in &work {
+        for ((index, len), row) in work.iter().zip(rows) {
             let sequence = &mut self.running[*index];
             let wanted = sequence.is_last(*len);
-            sequence.computed(*len, &mut self.blocks);
-            self.queue.serve(sequence.client, if sequence.is_prompt() { *len } else { 2 * len });
-            if !wanted {
-                continue;
-            }
-            match rows.next().filter(|row| row.iter().all(|logit| logit.is_finite())) {
-                None => failed.push(sequence.id),
-                Some(row) => {
-                    if sequence.advance(&self.generator, row, &mut events) {
-                        ended.push((sequence.id, sequence.choice));
-                    }
+            let row = match row {
+                Ok(row) if row.iter().all(|logit| logit.is_finite()) => row,
+                Ok(_) => {
+                    failed.push((sequence.id, EngineError::Logits));
+                    continue;
                 }
+                Err(error) => {
+                    failed.push((sequence.id, error));
+                    continue;
+                }
+            };
+            self.queue.serve(sequence.client, if sequence.is_prompt() { *len } else { 2 * len });
+            sequence.computed(*len, &mut self.blocks);
+            if wanted && sequence.advance(&self.generator, &row, &mut events) {
+                ended.push((sequence.id, sequence.choice));
             }
         }
         let (gone, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.running).into_iter().partition(|s| ended.contains(&(s.id, s.choice)));
         self.running = kept;
         gone.into_iter().for_each(|sequence| self.leave(sequence));
-        failed.dedup();
-        for id in failed {
-            self.cancel(id);
-            events.push(Event::Failed { id, error: EngineError::Logits });
+        for (id, error) in failed {
+            // Once a request, however many of its choices failed.
+            if self.cancel(id) {
+                events.push(Event::Failed { id, error });
+            }
         }
         events
+    }
+
+    /// One pass over all work: the logits of each piece, none where they are not asked for. If it fails, each piece is
+    /// computed alone, so that what is wrong with one request ends that one only; keys are written again as they were.
+    fn compute(&mut self, work: &[(usize, usize)]) -> Vec<Result<Vec<f32>, EngineError>> {
+        let pieces: Vec<Piece<'_>> =
+            work.iter().map(|(index, len)| self.running[*index].piece(*len)).collect();
+        match self.runner.forward(&pieces) {
+            Ok(logits) => {
+                let mut rows = logits.chunks_exact(self.generator.facts().vocabulary);
+                let row = |piece: &Piece<'_>| piece.logits.then(|| rows.next()).flatten().unwrap_or_default();
+                pieces.iter().map(row).map(|row| Ok(row.to_vec())).collect()
+            }
+            Err(error) if pieces.len() == 1 => vec![Err(error)],
+            Err(_) => pieces.iter().map(|piece| self.runner.forward(std::slice::from_ref(piece))).collect(),
+        }
     }
 
     /// Lets in what memory has room for, and tells which requests begin.
@@ -243,21 +254,6 @@ impl Scheduler {
             }
         }
         work
-    }
-
-    /// The device or the disk failed: nothing that took part has an answer.
-    fn fail_all(&mut self, work: &[(usize, usize)], error: &EngineError) -> Vec<Event> {
-        let mut ids: Vec<RequestId> = work.iter().map(|(index, _)| self.running[*index].id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let failed = |id| {
-            let error = EngineError::Device { reason: crate::error::shorten(&error.to_string()) };
-            Event::Failed { id, error }
-        };
-        ids.iter().for_each(|id| {
-            self.cancel(*id);
-        });
-        ids.into_iter().map(failed).collect()
     }
 
     fn leave(&mut self, sequence: Sequence) {
