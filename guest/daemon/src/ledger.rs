@@ -26,7 +26,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use ton::contract::{ContractError, account_of, address_of, pool, root, vault};
+/// The root's book and its entries.
+pub use ton::contract::root;
+use ton::contract::{ContractError, account_of, address_of, pool, vault};
 use ton::{HashBytes, Ledger as _, LedgerError, LiteClient, Network, ProvenAccount, TrustError};
 
 /// Most pools that are watched at once.
@@ -346,6 +348,11 @@ pub fn address(account: Account) -> payment::Address {
 /// An account of a voucher, as headers have it.
 pub fn account(address: payment::Address) -> Account {
     Account { workchain: address.workchain, hash: address.hash }
+}
+
+/// An account of a voucher, as the chain names it.
+pub fn named_by(address: &payment::Address) -> ton::Address {
+    address_of(address)
 }
 
 /// An account that the chain names, as vouchers have it.

@@ -62,6 +62,17 @@ pub struct Worker {
     pools: BTreeMap<Address, Known>,
 }
 
+/// What one session of one pool vouched for.
+#[derive(Clone, Copy, Debug)]
+pub struct Earned {
+    /// The newest voucher.
+    pub payout: Signed<Payout>,
+    /// nanoTON that it brings, by the newest view; 0 once the pot is gone.
+    pub due: u64,
+    /// nanoTON of delivered work that is not vouched for.
+    pub owed: u64,
+}
+
 /// A voucher to be sent to the pool now.
 #[derive(Clone, Copy, Debug)]
 pub struct CashOut {
@@ -167,6 +178,17 @@ impl Worker {
             })
         };
         books.filter_map(due).collect()
+    }
+
+    /// The newest voucher of each session, whether it is time to cash it or not.
+    pub fn earnings(&self) -> Vec<Earned> {
+        let books = self.pools.values().flat_map(|known| known.books.values());
+        let earned = |book: &Book| {
+            let gone = book.closes_at == Some(0);
+            let due = if gone { 0 } else { book.due() };
+            Some(Earned { payout: *book.best?.signed(), due, owed: book.owed })
+        };
+        books.filter_map(earned).collect()
     }
 
     /// The book of the pool's current session, made when it is first worked for.

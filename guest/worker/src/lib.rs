@@ -3,6 +3,7 @@
 //! ```text
 //! main     options, configuration, whom to believe, models, READY=1, SIGTERM
 //!  serve   connections that come in, and those it makes to proxies: HTTP/2 served on either
+//!   pay    around the api: who pays, what is owed, vouchers (with [ledger] and [wallet] in the configuration)
 //!   api    GET /healthz, GET /v1/models, POST /v1/..; errors in OpenAI's form
 //!    embeddings  texts to vectors, a few computations at a time on blocking threads
 //!    write  prompts to texts: ask (the request) -> desk (one thread a model) -> reply, parts -> stream (the body)
@@ -19,6 +20,7 @@ mod desk;
 mod embeddings;
 mod model;
 mod parts;
+pub mod pay;
 mod pool;
 mod reply;
 mod serve;

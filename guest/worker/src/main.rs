@@ -1,6 +1,7 @@
 //! The worker daemon: loads the models of the measured configuration and serves them over attested TLS.
 
 use anyhow::{Context, Result, ensure};
+use axum::Router;
 use daemon::dial::keep_calling;
 use daemon::serve::Door;
 use daemon::{Believed, Options, Own, Reporter, notify, options};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use worker::pay::{self, Facts, Pay, Pins};
 use worker::{Models, Proxies, Server};
 
 const NAME: &str = "chrysalis-worker";
@@ -50,11 +52,12 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start(options.progress);
+    let (routes, paid) = routes(&own, models, stopping.clone())?;
     let server = Arc::new(Server {
         endpoint: Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone())),
         proxies: proxies(&own, &options.trust, &reporter)?,
         own,
-        routes: worker::router(models),
+        routes,
         reporter,
         stop: stopping.clone(),
     });
@@ -81,7 +84,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
         .context("$NOTIFY_SOCKET: cannot tell the service manager that the worker is ready")?;
     let simulated = server.proxies.as_ref().is_some_and(|proxies| proxies.simulated);
     let simulated = if simulated { "; proxies on a SIMULATED platform are believed" } else { "" };
-    eprintln!("{NAME}: serving {count} model(s) on {address}{simulated}");
+    eprintln!("{NAME}: serving {count} model(s) on {address}; {paid}{simulated}");
 
     terminate.recv().await;
     // Nobody may be listening any more; the worker ends either way.
@@ -93,6 +96,16 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     }
     eprintln!("{NAME}: stopped, {} connection(s) cut", drained.cut);
     Ok(())
+}
+
+/// What is served, and whether it is paid for.
+fn routes(own: &Own, models: Arc<Models>, stop: watch::Receiver<bool>) -> Result<(Router, &'static str)> {
+    let watch = own.ledger(NAME, stop)?;
+    let paying = watch.and_then(|watch| Pay::of(&own.config, Arc::new(watch)));
+    let paid = if paying.is_some() { "paid" } else { "UNPAID: no [ledger] in the static configuration" };
+    let told = models.clone();
+    let facts: Facts = Arc::new(move || (told.facts(), told.load(), told.slots()));
+    Ok((pay::router(worker::router(models), Pins::of(&own.config), paying, facts), paid))
 }
 
 /// Whom to believe among proxies, if the measured configuration says it.

@@ -17,7 +17,7 @@ use ratls::session::{self, End, Established, Requests};
 use ratls::{Acceptor, Endpoint, Wanted};
 use std::fs;
 use std::sync::Arc;
-use support::{Setup, Site};
+use support::{Daemon, Setup, Site};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -63,7 +63,8 @@ async fn the_daemon_is_ready_answers_over_its_own_evidence_and_stops_on_sigterm(
     let site = Site::new();
     let mut daemon = setup().start(&site, &MODELS);
     let line = daemon.ready();
-    let address = line.strip_prefix("chrysalis-worker: serving 1 model(s) on ").unwrap();
+    assert!(line.starts_with("chrysalis-worker: serving 1 model(s) on ") && line.contains("UNPAID"), "{line}");
+    let address = Daemon::address(&line);
 
     let (me, verifier, wanted) =
         (Arc::new(Endpoint::anonymous()), site.verifier(), Wanted::part(Part::Worker));
