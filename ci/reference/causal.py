@@ -38,7 +38,20 @@ STRINGS = [
     "((((((((((", "======\n======", "x" * 300, " " * 70 + "x", "\n" * 50 + " x", "½ Ⅷ ² ১২৩ 𝟙𝟚", "\ufffd \ud7ff \U0010ffff", "'s's 's ''S",
     " !?!\n\n x", "\u1100\u1161\u11a8 \uac01", "K \u212a \u017f's 'ſ",
 ]
-TEMPLATE = """{%- if tools %}
+TEMPLATE = """{%- if probe is defined %}
+{{- probe.text is iterable }} {{ probe.map is iterable }} {{ probe.list is sequence }} {{ probe.text is sequence }} {{ probe.map is mapping }}
+{{ probe.none }} {{ probe.flag }} {{ probe.list }} {{ probe.map }} {{ probe.float }} {{ probe.big }} {{ probe.missing }}|
+{{ probe.text[1:3] }} {{ probe.text[-2:] }} {{ probe.list[-1] }} {{ probe.text[::-1] }} {{ probe.list[1:]|length }}
+{{ probe.text.upper() }} {{ probe.text.title() }} {{ probe.text.replace('b', 'x') }} {{ probe.text.find('c') }} {{ 'b' in probe.text }}
+{{ probe.map.items()|list|length }} {% for key, value in probe.map.items() %}{{ key }}={{ value|tojson }};{% endfor %}
+{{ probe.map|tojson(indent=2) }} {{ probe.list|join(', ') }} {{ probe.text|length }} {{ probe.none is none }} {{ probe.text|default('d') }}
+{{ probe.map.get('a') }} {{ probe.map.get('zz', 'none') }} {{ 7 // 2 }} {{ 7 / 2 }} {{ 7 % 3 }} {{ 2 ** 5 }} {{ 'n' ~ 3 }} {{ "%s-%s" | format('p', 4) }}
+{{ (probe.list + [5])|length }} {{ probe.text.split('b')|length }} {{ ' x '.strip() }}|{{ 'xxabxx'.strip('x') }} {{ probe.list|first }} {{ probe.list|last }}
+{{ probe.text.startswith('ab') }} {{ probe.text.endswith(('cd', 'xy')) }} {{ probe.map.keys()|list }} {{ probe.list|map('string')|join('+') }}
+{{ [{'role': 'a', 'n': 1}, {'role': 'b', 'n': 2}]|selectattr('role', 'equalto', 'b')|map(attribute='n')|list }} {{ 'a' if probe.none else 'b' }}
+{{ probe.text|capitalize }} {{ probe.text|safe }} {{ "it's" }} {{ ["it's", 'a"b'] }} {{ probe.float|int }} {{ probe.list|reject('equalto', 1)|list }}
+{%- endif %}
+{%- if tools %}
 {{- '<|begin|>system\\n' }}
 {%- if messages[0].role == 'system' %}
     {{- messages[0].content + '\\n\\n' }}
@@ -123,6 +136,13 @@ CHATS = [
         "tools": [TOOL, TOOL],
     },
     {"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "late"}]},
+    {
+        "messages": [{"role": "user", "content": "x"}],
+        "variables": {"probe": {
+            "text": "abcd", "map": {"b": 1, "a": [None, True, 1.5], "é": "<&>'\""}, "list": [1, "two", 3.0, None, False],
+            "none": None, "flag": True, "float": 1e-07, "big": 12345678901234567,
+        }},
+    },
     {"messages": [{"role": "robot", "content": "x"}]},
 ]
 SPECIAL = ["<|end|>", "<|begin|>"]

@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use crate::files::{self, Config};
 use crate::json::Json;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,11 @@ impl Template {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
+        environment.set_formatter(|out, _, value| Ok(out.write_str(&python::text(value)?)?));
+        environment.add_test("iterable", |value: Value| is_text(&value) || value.try_iter().is_ok());
+        environment.add_test("sequence", |value: Value| is_text(&value) || value.len().is_some());
+        environment.add_filter("string", |value: Value| python::text(&value));
+        environment.add_filter("join", join);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
         let source = without_generation(&source);
@@ -190,6 +195,16 @@ impl std::io::Write for Bounded {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Python's strings are sequences of their characters.
+fn is_text(value: &Value) -> bool {
+    value.kind() == ValueKind::String
+}
+
+fn join(items: Value, between: Option<String>) -> Result<String, Error> {
+    let items = items.try_iter()?.map(|item| python::text(&item)).collect::<Result<Vec<_>, _>>()?;
+    Ok(items.join(&between.unwrap_or_default()))
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
