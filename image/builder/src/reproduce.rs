@@ -63,7 +63,16 @@ pub fn clean(root: &Path) -> Result<PathBuf> {
         "{}: not empty, and what is there could leak into the rebuild; give a new folder",
         root.display()
     );
-    root.canonicalize().with_context(|| format!("{}: unreadable", root.display()))
+    let root = root.canonicalize().with_context(|| format!("{}: unreadable", root.display()))?;
+    // In a list of sources an address ends at white space, and brackets and % mean something there.
+    let bad = |c: char| c.is_whitespace() || matches!(c, '[' | ']' | '%' | '#');
+    ensure!(
+        !root.to_string_lossy().contains(bad),
+        "{}: apt reads its packages from below this folder, and can't from a path with white space, brackets, `%` or `#`; give \
+         another folder",
+        root.display()
+    );
+    Ok(root)
 }
 
 /// One artifact that differs.
@@ -140,6 +149,16 @@ mod tests {
         fs::write(dir.path().join("leftover"), "x").unwrap();
         let error = clean(dir.path()).unwrap_err().to_string();
         assert!(error.contains("not empty") && error.contains("new folder"), "{error}");
+    }
+
+    #[test]
+    fn a_root_whose_path_apt_would_cut_is_refused_before_anything_long_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        for bad in ["my rebuilds", "a[b]", "a%20b"] {
+            let error = clean(&dir.path().join(bad)).unwrap_err().to_string();
+            assert!(error.contains("another folder"), "{bad}: {error}");
+        }
+        assert!(clean(&dir.path().join("Dave_1.2-r")).is_ok());
     }
 
     #[test]
