@@ -140,3 +140,77 @@ fn differences(reference: &Reference, registers: &Registers) -> String {
     lines.sort();
     lines.into_iter().take(8).map(|(_, line)| line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use measure::Digest384;
+    use release::{State, samples};
+
+    /// A publication of the machines 1 and 2 in a folder, which is changed before it is written.
+    fn source(change: impl FnOnce(&mut samples::Publication)) -> (tempfile::TempDir, Source) {
+        let mut publication = samples::publication(now(), 2).unwrap();
+        change(&mut publication);
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in &publication.files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let mirror = dir.path().display().to_string();
+        (dir, Source { mirror, anchor: publication.anchor, state: None })
+    }
+
+    fn registers(number: u8) -> Registers {
+        let digest = Digest384([number; 48]);
+        Registers { mrtd: digest, rtmr: [digest, digest, digest, Digest384::ZERO] }
+    }
+
+    #[test]
+    fn a_machine_that_is_published_is_covered_and_another_is_refused_with_what_differs() {
+        let (_dir, source) = source(|_| {});
+        assert!(source.covers(&registers(2)).unwrap().starts_with("worker 0.1.0"));
+        let mut other = registers(1);
+        other.rtmr[0] = Digest384([9; 48]);
+        let error = source.covers(&other).unwrap_err().to_string();
+        let nearest = error.lines().nth(1).unwrap();
+        assert!(
+            nearest.contains("1 vCPU")
+                && nearest.ends_with("rtmr0 (shape of the machine, firmware's settings)"),
+            "{error}"
+        );
+        assert!(error.contains("it was not started"), "{error}");
+    }
+
+    #[test]
+    fn a_publication_of_which_nothing_is_accepted_stops_a_command_with_the_reasons() {
+        let (_dir, revoked) = source(|publication| publication.restate(now(), State::Revoked).unwrap());
+        let error = revoked.once(None).unwrap_err().to_string();
+        assert!(error.contains("worker-0.1.0: revoked: a hole in the engine"), "{error}");
+        let (_dir, few) = source(|publication| {
+            publication.anchor.rebuilders.push(samples::key(8).unwrap().public());
+            publication.anchor.threshold = 4;
+        });
+        let error = few.once(None).unwrap_err().to_string();
+        assert!(error.contains("3 rebuilders came to its measurements, expected 4"), "{error}");
+        let (_dir, late) = source(|_| {});
+        let error = late.once(Some(now() + 2 * 86_400)).unwrap_err().to_string();
+        assert!(error.contains("timestamp.json: expired"), "{error}");
+    }
+
+    #[test]
+    fn what_a_release_asks_for_makes_the_policy_stricter() {
+        let (_dir, source) = source(|_| {});
+        let published = source.once(None).unwrap();
+        let text = "schema = 1\nplatform = \"tdx\"\n[tcb]\naccept = [\"UpToDate\", \"OutOfDate\"]\n";
+        let policy = evidence::PolicyFile::parse(text).unwrap().resolve_production().unwrap();
+        let collateral = simulator::Platform::generate(now()).unwrap().collateral().unwrap();
+        let none = Reference { schema: 1, releases: Vec::new(), mrconfigid: None };
+        let trust = source.apply(Trust::new(policy.clone(), collateral, none), &published);
+        assert_eq!(trust.reference.releases.len(), 2);
+        assert!(
+            format!("{policy:?}").contains("OutOfDate")
+                && !format!("{:?}", trust.policy).contains("OutOfDate")
+        );
+    }
+}

@@ -7,6 +7,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use release::{State, Tuple};
 use serde_json::Value;
 use simulator::{Guest, Platform};
 use std::collections::HashSet;
@@ -430,4 +431,47 @@ fn connect_refuses_with_1_and_fails_with_2() {
         let output = connect(address, &machine, options);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
     }
+}
+
+/// A publication of the SIMULATED guests' release in a folder, with the settings of a consumer who wants this many rebuilders.
+fn published(folder: &Path, threshold: u32, state: State) -> Vec<String> {
+    let evidence::Release { mrtd, rtmr0, rtmr1, rtmr2, rtmr3, .. } =
+        simulator::reference().unwrap().releases.remove(0);
+    let mut publication =
+        release::samples::publication_of(AT, Tuple { mrtd, rtmr0, rtmr1, rtmr2, rtmr3 }).unwrap();
+    if state != State::Active {
+        publication.restate(AT, state).unwrap();
+    }
+    publication.anchor.threshold = threshold;
+    publication.anchor.rebuilders.push(release::samples::key(8).unwrap().public());
+    for (path, bytes) in &publication.files {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(folder.join("settings.toml"), publication.anchor.to_toml()).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    ["--publication".into(), text(folder), "--anchor".into(), text(&folder.join("settings.toml"))].into()
+}
+
+#[test]
+fn a_peer_is_held_against_a_publication_and_one_that_accepts_nothing_connects_to_nobody() {
+    let machine = Machine::start();
+    let far = serve(&machine, "127.0.0.1:1", &[]);
+    let connect = |threshold, state| {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["policy.toml", "collateral.json"].map(|name| machine.path(name));
+        let output = Command::new(env!("CARGO_BIN_EXE_chrysalis"))
+            .args(["connect", &far.address, "--part", "service", "--at", &AT.to_string()])
+            .args(["--policy", &files[0], "--collateral", &files[1]])
+            .args(published(folder.path(), threshold, state))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(connect(2, State::Active).0, Some(0));
+    let (code, said) = connect(4, State::Active);
+    assert!(code == Some(2) && said.contains("3 rebuilders") && said.contains("expected 4"), "{said}");
+    let (code, said) = connect(2, State::Revoked);
+    assert!(code == Some(2) && said.contains("revoked: a hole in the engine"), "{said}");
 }

@@ -244,6 +244,26 @@ fn target_names_that_are_paths_are_refused() {
     }
 }
 
+#[test]
+fn names_beyond_ascii_and_keys_that_are_the_same_once_read_are_refused() {
+    let mut publisher = Publisher::new();
+    let right = String::from_utf8(publisher.get(TIMESTAMP_PATH)).unwrap();
+    for (name, wanted) in [
+        ("snapsh\u{f6}t.json", "ASCII"),
+        ("snapshot\u{202e}.json", "ASCII"),
+        ("snapshot.json\\u0000", "ASCII"),
+        ("snapsh\\u006ft\\u200b.json", "ASCII"),
+        ("snapshot.json\":{},\"snapsh\\u006ft.json", "stands there twice"),
+    ] {
+        publisher.put(TIMESTAMP_PATH, right.replacen("snapshot.json", name, 1).into_bytes());
+        let error = refused(&publisher);
+        assert!(
+            matches!(&error, ReleaseError::Syntax { why, .. } if why.contains(wanted)),
+            "{name}: {error}"
+        );
+    }
+}
+
 /// The next root, with this role given to these keys, signed by these.
 fn rotate(publisher: &mut Publisher, role: Role, to: &[u8], signers: &[u8]) {
     let mut plan = RootPlan::after(&publisher.trusted(), publisher.now, publisher.now + 365 * DAY);

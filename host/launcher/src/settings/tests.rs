@@ -221,6 +221,57 @@ fn trust_that_is_not_whole_is_refused_with_what_is_missing() {
     assert!(place.refusal(&section).contains("root of its own"));
 }
 
+/// The same with a publication of now in the place of references, which is changed before it is written.
+fn published(change: impl FnOnce(&mut release::samples::Publication)) -> (Place, String) {
+    let (place, section) = trusting();
+    let now = release::SystemClock::start().now().host;
+    let mut publication = release::samples::publication(now, 1).unwrap();
+    change(&mut publication);
+    for (path, bytes) in &publication.files {
+        let path = place.path("publication").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(place.path("settings.toml"), publication.anchor.to_toml()).unwrap();
+    let lines = "publication = \"settings.toml\"\nsource = \"publication\"";
+    (place, section.replace("references = [\"peers.json\"]", lines))
+}
+
+#[test]
+fn a_publication_is_measured_by_its_settings_and_handed_over_verified() {
+    let (place, section) = published(|_| {});
+    let settings = place.settle(&format!("mirror = \"10.0.2.2:8000/releases\"\n{section}")).unwrap();
+    assert_eq!(settings.runtime.mirror.as_deref(), Some("10.0.2.2:8000/releases"));
+    let trust = StaticConfig::parse(&settings.static_config).unwrap().trust.unwrap();
+    assert_eq!(trust.publication, Some(fs::read_to_string(place.path("settings.toml")).unwrap()));
+    let disk = crate::handoff::handoff_disk(&settings);
+    let files = protocol::handoff::Handoff::from_disk(&disk).unwrap().files;
+    let handed = files.iter().find(|file| file.name == protocol::handoff::PUBLICATION_FILE).unwrap();
+    let bundle = release::Bundle::from_bytes(&handed.bytes).unwrap();
+    let anchor = release::Anchor::parse(&trust.publication.unwrap()).unwrap();
+    assert_eq!(measure::Digest256::of(&bundle.first_root().unwrap()), anchor.root);
+}
+
+#[test]
+fn a_publication_of_which_the_guest_would_accept_nothing_starts_no_machine() {
+    let now = release::SystemClock::start().now().host;
+    let (place, section) =
+        published(|publication| publication.restate(now, release::State::Revoked).unwrap());
+    let text = place.refusal(&section);
+    assert!(text.contains("nothing is accepted") && text.contains("revoked: a hole"), "{text}");
+    let (place, section) = published(|publication| {
+        publication.files.remove("metadata/timestamp.json");
+    });
+    assert!(place.refusal(&section).contains("timestamp.json: not on the mirror"));
+    let (place, section) = published(|_| {});
+    let both = format!("{section}references = [\"peers.json\"]\n");
+    assert!(place.refusal(&both).contains("one of the two"));
+    let no_source = section.replace("source = \"publication\"", "");
+    assert!(place.refusal(&no_source).contains("`trust.source` is missing"));
+    let named = format!("mirror = \"mirror.example:8000\"\n{section}");
+    assert!(place.refusal(&named).contains("looks up no names"));
+}
+
 #[test]
 fn a_later_fragment_wins_field_by_field() {
     let base =
