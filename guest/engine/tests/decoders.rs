@@ -4,10 +4,11 @@ use engine::{
     Chat, ClientId, Event, FinishReason, Generator, Json, Limits, Prompt, Request, RequestId, Sampling,
     Scheduler, Sharing, Time, Usage, complete,
 };
+use proptest::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What causal.py writes beside each model.
 #[derive(Deserialize)]
@@ -223,4 +224,37 @@ fn the_projects_own_model_answers() {
     let prepared = generator.prepare(request, None).unwrap();
     let answer = complete(&mut scheduler(&generator, 64, Sharing::Client), ClientId(1), prepared).unwrap();
     assert!(answer[0].0.chars().any(char::is_alphabetic), "{answer:?}");
+}
+
+/// The three tokenizers beside the library's own reading of the same files.
+fn tokenizers() -> &'static [(Arc<Generator>, tokenizers::Tokenizer)] {
+    static BOTH: OnceLock<Vec<(Arc<Generator>, tokenizers::Tokenizer)>> = OnceLock::new();
+    BOTH.get_or_init(|| {
+        let load = |name: &str| {
+            let theirs = tokenizers::Tokenizer::from_file(folder(name).join("tokenizer.json")).unwrap();
+            (open(name).0, theirs)
+        };
+        MODELS[..2].iter().map(|name| load(name)).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_cut_as_the_library_cuts_it(
+        text in prop_oneof![
+            any::<String>(),
+            "[ \\t\\r\\na-cS'0-9½\u{a0}\u{3000}é\u{301}ſ中🙂!?.<|>]{0,60}",
+            prop::collection::vec(prop::sample::select(&["<|end|>", "<|begin|>", "<think>", "<|en", " ", "\n", "x", "e\u{301}"][..]), 0..12)
+                .prop_map(|parts| parts.concat()),
+        ],
+    ) {
+        for (ours, theirs) in tokenizers() {
+            for framed in [false, true] {
+                let expected = theirs.encode(text.as_str(), framed).unwrap();
+                prop_assert_eq!(ours.encode(&text, framed).unwrap(), expected.get_ids());
+                let decoded = theirs.decode(expected.get_ids(), true).unwrap();
+                prop_assert_eq!(ours.decode(expected.get_ids()), decoded);
+            }
+        }
+    }
 }
