@@ -50,6 +50,9 @@ use tokio::sync::watch;
 /// Between two looks after the proxies.
 const TEND: Duration = Duration::from_secs(5);
 
+/// How long a request waits for the first look at the chain.
+const FIRST: Duration = Duration::from_secs(10);
+
 /// What happens, for those who tell people. Never anything of a request or an answer.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -235,6 +238,33 @@ impl Gateway {
             }
         }
         names.into_iter().map(object).collect()
+    }
+
+    /// The same, once proxies were asked, where none is connected yet.
+    pub async fn listed(&self) -> Vec<ModelObject> {
+        self.seen().await;
+        if self.models().is_empty() {
+            let mut dials = tokio::task::JoinSet::new();
+            for proxy in self.proxies() {
+                dials.spawn(async move { proxy.live().await.is_ok() });
+            }
+            dials.join_all().await;
+        }
+        self.models()
+    }
+
+    /// Waits a little for the chain, where nothing was seen of it yet.
+    async fn seen(&self) {
+        let mut facts = self.facts.clone();
+        if facts.borrow().seqno == 0 && !self.accounts.is_empty() {
+            let first = facts.wait_for(|facts| facts.seqno > 0);
+            // Whoever asks is told if there was nothing.
+            let _ = tokio::time::timeout(FIRST, first).await.map(|first| first.is_ok());
+        }
+        // What looks after the proxies may not have come to it yet.
+        if self.proxies().is_empty() {
+            self.on_facts();
+        }
     }
 
     fn facts(&self) -> Arc<Facts> {

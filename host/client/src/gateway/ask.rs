@@ -77,6 +77,7 @@ impl Gateway {
     }
 
     async fn answered(self: &Arc<Self>, app: &App) -> Result<Response<AppBody>, Fault> {
+        self.seen().await;
         let request_hash: [u8; 32] = Sha256::digest(&app.body).into();
         let mut tried: Vec<payment::Address> = Vec::new();
         let (mut last, mut gone) = (None, None);

@@ -137,7 +137,7 @@ async fn route(
         return Ok(response.map(|body| held(body, place)));
     }
     let got = match path.as_str() {
-        "/v1/models" => json(&ModelList { object: "list".into(), data: gateway.models() }),
+        "/v1/models" => json(&ModelList { object: "list".into(), data: gateway.listed().await }),
         "/healthz" => json(&serde_json::json!({ "status": "ok" })),
         status::PATH => json(&gateway.status()),
         status::METRICS => text(gateway.status().metrics()),

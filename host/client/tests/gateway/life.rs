@@ -87,7 +87,7 @@ async fn embeddings_and_completions_are_answered_too() {
 async fn models_are_listed_by_name_and_by_exact_weights_and_others_are_not_found() {
     let fake = Fake::start(pool(1)).await;
     let rig = Rig::over(&[&fake]).await;
-    until(|| !rig.gateway.models().is_empty()).await;
+    // Also as the very first request, before anything is connected.
     let listed = rig.get("/v1/models").await.json();
     let ids: Vec<_> =
         listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
@@ -303,4 +303,18 @@ async fn nothing_that_is_told_or_written_has_a_word_of_a_prompt_or_an_answer() {
     let told = rig.told.lock().unwrap().join("\n");
     let all = [written(rig.dir.path()), told, metrics, status.json().to_string()].concat();
     assert!(all.contains("allowed") && !all.contains("secret question") && !all.contains("Hello"), "{all}");
+}
+
+#[tokio::test]
+async fn the_first_request_waits_for_the_first_look_at_the_chain() {
+    let fake = Fake::start(pool(1)).await;
+    let facts = facts_of(&[&fake], 1000 * TON);
+    let unseen = client::gateway::Facts { vaults: facts.vaults.clone(), ..Default::default() };
+    let rig = Rig::at(Arc::new(tempfile::tempdir().unwrap()), unseen, &[&fake], settings()).await;
+    let seen = async {
+        tokio::task::yield_now().await;
+        rig.facts.send_replace(Arc::new(facts));
+    };
+    let (answer, ()) = tokio::join!(rig.chat(), seen);
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
 }
