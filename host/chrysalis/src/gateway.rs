@@ -13,7 +13,7 @@ use client::gateway::{
 use payment::Address;
 use payment::client::Limits;
 use protocol::channel::Part;
-use ratls::{Endpoint, Verifier, Wanted};
+use ratls::{Endpoint, Wanted};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
@@ -72,7 +72,9 @@ async fn gateway(args: &Args, json: bool) -> Result<Outcome> {
     let vaults = args.vault.iter().map(|text| account("--vault", text)).collect::<Result<Vec<_>>>()?;
     // Without a vault nothing is signed, so any key will do.
     let key = args.vault_key.as_ref().map_or(Ok([0; 32]), |path| seed("--vault-key", path))?;
-    let (verifier, wanted) = proxies(&args.target, &args.wanted, json)?;
+    // Where proxies are stands in the root's book.
+    let (_, verifier, wanted) = verifier(&args.target, &args.wanted, Some(""), json)?;
+    let wanted = Wanted { part: Part::Proxy, ..wanted };
     let (stop, stopping) = watch::channel(false);
     let shared = Arc::new(Shared {
         me: Arc::new(Endpoint::anonymous()),
@@ -102,13 +104,6 @@ async fn gateway(args: &Args, json: bool) -> Result<Outcome> {
     tending.abort();
     gateway.flush().await;
     Ok(Outcome::Fine)
-}
-
-/// What verifies proxies, following its files or its publication, and what a proxy must be.
-pub fn proxies(target: &Target, wanted: &WantedArgs, json: bool) -> Result<(Arc<Verifier>, Wanted)> {
-    // Where they are stands in the root's book.
-    let (_, verifier, wanted) = verifier(target, wanted, Some(""), json)?;
-    Ok((verifier, Wanted { part: Part::Proxy, ..wanted }))
 }
 
 /// Follows the chain for as long as somebody reads what was seen.

@@ -1,7 +1,8 @@
 //! `chrysalis quote`: asks every proxy of the root's book what a job would cost and how fast it would go. Nothing is paid.
 
 use crate::chain_args::{ChainArgs, in_ton};
-use crate::gateway::{proxies, report};
+use crate::follow::keep;
+use crate::gateway::report;
 use crate::output::{Outcome, facts};
 use crate::trust::Target;
 use crate::wanted::WantedArgs;
@@ -9,6 +10,7 @@ use anyhow::Result;
 use client::gateway::{ProxyError, Shared, Visited, get, phase, visit};
 use payment::Address;
 use payment::price::{Price, Tokens};
+use protocol::channel::Part;
 use protocol::market::{Quote, path};
 use ratls::Endpoint;
 use serde::Serialize;
@@ -69,7 +71,8 @@ pub fn run(args: Args, json: bool) -> Result<Outcome> {
 async fn offers(args: &Args, json: bool) -> Result<Vec<Offer>> {
     let chain = args.chain.open()?;
     let book = chain.look(&[]).await?;
-    let (verifier, wanted) = proxies(&args.target, &args.wanted, json)?;
+    // It is over before anything could change.
+    let (verifier, wanted) = keep(&args.target, &args.wanted, Part::Proxy, |_| ())?;
     let (_running, stop) = watch::channel(false);
     let quiet = Arc::new(|_: client::gateway::Event<'_>| ());
     let shared = Arc::new(Shared {
