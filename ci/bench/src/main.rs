@@ -8,6 +8,7 @@
 //! reproduce.rs +
 //! appraisal.rs +
 //! vouchers.rs -+
+//! proxy.rs ----+
 //! channel.rs --+
 //! gateway.rs --+
 //! release.rs --+
@@ -27,6 +28,7 @@ mod gateway;
 mod gpu;
 mod machine;
 mod predict;
+mod proxy;
 mod release;
 mod report;
 mod reproduce;
@@ -103,6 +105,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.push(gpu::measure()?);
     numbers.extend(appraisal::measure()?);
     numbers.push(vouchers::measure(&scratch)?);
+    numbers.extend(proxy::measure(&scratch)?);
     numbers.extend(channel::measure()?);
     numbers.push(gateway::measure(&scratch)?);
     numbers.extend(release::measure(&scratch)?);
