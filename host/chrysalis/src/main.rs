@@ -20,6 +20,7 @@ mod input;
 mod launch;
 mod measure_cmd;
 mod model;
+mod money;
 mod online;
 mod output;
 mod platform;
@@ -76,6 +77,21 @@ enum Command {
     /// Put an attested channel between a program and a TCP service.
     #[command(subcommand)]
     Tunnel(tunnel::Command),
+    /// Make a wallet's key, and show what it holds.
+    #[command(subcommand)]
+    Wallet(money::wallet::Command),
+    /// Deploy and change the registry of prices and proxies.
+    #[command(subcommand)]
+    Root(money::root::Command),
+    /// Open a proxy's pool, register its sessions, collect what clients owe.
+    #[command(subcommand)]
+    Pool(money::pool::Command),
+    /// Open a client's deposit for a pool, top it up, close it.
+    #[command(subcommand)]
+    Vault(money::vault::Command),
+    /// Show what a worker earned, and have it paid.
+    #[command(subcommand)]
+    Worker(money::worker::Command),
     /// Verify a running worker, then ask it for embeddings.
     #[command(visible_alias = "ask")]
     Embed(ask::Args),
@@ -104,6 +120,11 @@ fn main() -> ExitCode {
         Command::Launch(args) => launch::run(args, json),
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),
+        Command::Wallet(command) => money::wallet::run(command, json),
+        Command::Root(command) => money::root::run(command, json),
+        Command::Pool(command) => money::pool::run(command, json),
+        Command::Vault(command) => money::vault::run(command, json),
+        Command::Worker(command) => money::worker::run(command, json),
         Command::Embed(args) => ask::run(args, json),
         Command::Gateway(args) => gateway::run(args, json),
         Command::Receipt(command) => receipt::run(command, json),

@@ -121,10 +121,23 @@ impl Client {
         answer::embeddings(response, texts.len()).map_err(|reason| self.unexpected(reason))
     }
 
+    /// The body that the peer answers a GET of `path` with, 16 MiB at most.
+    ///
+    /// # Errors
+    /// [`ClientError`]; an answer that is an error is [`ClientError::Api`].
+    pub async fn fetch(&mut self, path: &str) -> Result<Bytes, ClientError> {
+        self.asked(Method::GET, path, Bytes::new()).await
+    }
+
     async fn ask<T>(&mut self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError>
     where
         T: serde::de::DeserializeOwned,
     {
+        let body = self.asked(method, path, body).await?;
+        serde_json::from_slice(&body).map_err(|error| self.unexpected(error.to_string()))
+    }
+
+    async fn asked(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let request = Request::builder()
             .method(method)
             // HTTP/2 wants a name; the peer's is in its evidence.
@@ -144,7 +157,7 @@ impl Client {
                 error.map_err(|_| self.unexpected(format!("status {status} without an error body")))?;
             return Err(ClientError::Api { address: self.address.clone(), status, error: error.error });
         }
-        serde_json::from_slice(&body).map_err(|error| self.unexpected(error.to_string()))
+        Ok(body)
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), ClientError> {
