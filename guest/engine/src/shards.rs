@@ -92,6 +92,11 @@ impl Shards {
         self.files.iter().try_for_each(|file| file.refuse_strangers(&known))
     }
 
+    /// Fails unless there is a tensor of exactly this shape.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), EngineError> {
+        self.file(name).expect(name, shape)
+    }
+
     /// Reads a whole tensor of exactly this shape behind what `out` already holds.
     pub fn append(&self, name: &str, shape: &[usize], out: &mut Vec<f32>) -> Result<(), EngineError> {
         self.file(name).append(name, shape, out)

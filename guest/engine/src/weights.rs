@@ -114,6 +114,11 @@ impl Weights {
         Ok(Table { weights: self.clone(), name: name.into(), place, rows, width })
     }
 
+    /// Fails unless there is a tensor of exactly this shape.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), EngineError> {
+        self.locate(name, shape).map(|_| ())
+    }
+
     /// Place in the file and number of elements.
     fn locate(&self, name: &str, shape: &[usize]) -> Result<(Place, usize), EngineError> {
         let kinds = || self.accepted.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");

@@ -285,6 +285,23 @@ fn unsupported_variants_are_refused_by_name() {
 }
 
 #[test]
+fn sizes_that_the_file_does_not_have_are_refused_before_they_are_allocated() {
+    let sizes = [
+        json!({"num_attention_heads": 1024, "num_key_value_heads": 1024, "head_dim": 1024}),
+        json!({"intermediate_size": 1 << 18}),
+        json!({"hidden_size": 1 << 16, "vocab_size": 1 << 22, "head_dim": 4}),
+        json!({"num_hidden_layers": 256}),
+    ];
+    for size in sizes {
+        let message = refused(|folder| {
+            let config = folder.config.as_object_mut().unwrap();
+            config.extend(size.as_object().unwrap().clone());
+        });
+        assert!(message.contains("model.safetensors: tensor"), "{message}");
+    }
+}
+
+#[test]
 fn damaged_weights_are_refused_with_their_place() {
     assert!(
         refused(|f| f.poke("lm_head.weight", 5, f32::NAN)).contains("`lm_head.weight`: element 5 is NaN")

@@ -57,18 +57,14 @@ impl<B: Backend> Layer<B> {
         let name = |part: usize| format!("model.layers.{index}.{}.weight", PARTS[part]);
         let (width, inner, head) = (shape.width, shape.inner, shape.head);
         let (queries, keys) = (shape.heads * head, shape.kv_heads * head);
-        let mut qkv = Vec::new();
-        qkv.reserve_exact((queries + 2 * keys) * width);
-        for (part, outputs) in [(0, queries), (1, keys), (2, keys)] {
-            reader.shards.append(&name(part), &[outputs, width], &mut qkv)?;
-        }
+        let (q, k, v) = (name(0), name(1), name(2));
         let norms =
             || Ok((reader.norm(&name(9), head, shape.eps)?, reader.norm(&name(10), head, shape.eps)?));
         Ok(Layer {
-            qkv: reader.view(qkv, queries + 2 * keys, width),
-            out: reader.matrix(&[&name(3)], width, queries)?,
-            gate_up: reader.matrix(&[&name(4), &name(5)], inner, width)?,
-            down: reader.matrix(&[&name(6)], width, inner)?,
+            qkv: reader.matrix(&[(&q, queries), (&k, keys), (&v, keys)], width)?,
+            out: reader.matrix(&[(&name(3), width)], queries)?,
+            gate_up: reader.matrix(&[(&name(4), inner), (&name(5), inner)], width)?,
+            down: reader.matrix(&[(&name(6), width)], inner)?,
             before_attention: reader.norm(&name(7), width, shape.eps)?,
             before_mlp: reader.norm(&name(8), width, shape.eps)?,
             head_norms: if shape.head_norms { Some(norms()?) } else { None },
@@ -126,19 +122,20 @@ pub(super) struct Reader<'a, B: Backend> {
 }
 
 impl<B: Backend> Reader<'_, B> {
-    /// Matrices of `[outputs, inputs]` stacked along their outputs, as a view `[inputs, all outputs]`.
-    pub fn matrix(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Tensor<B, 2>, EngineError> {
-        let mut values = Vec::new();
-        values.reserve_exact(names.len() * outputs * inputs);
-        for name in names {
-            self.shards.append(name, &[outputs, inputs], &mut values)?;
+    /// Matrices, each with its number of outputs, stacked along them; as a view `[inputs, all outputs]`.
+    pub fn matrix(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Tensor<B, 2>, EngineError> {
+        // Looked for before anything is allocated: `config.json` may claim any size, the file only its own.
+        for (name, outputs) in parts {
+            self.shards.expect(name, &[*outputs, inputs])?;
         }
-        Ok(self.view(values, names.len() * outputs, inputs))
-    }
-
-    pub fn view(&self, values: Vec<f32>, outputs: usize, inputs: usize) -> Tensor<B, 2> {
+        let outputs: usize = parts.iter().map(|(_, outputs)| outputs).sum();
+        let mut values = Vec::new();
+        values.reserve_exact(outputs * inputs);
+        for (name, outputs) in parts {
+            self.shards.append(name, &[*outputs, inputs], &mut values)?;
+        }
         let tensor: Tensor<B, 2> = Tensor::from_data(TensorData::new(values, [outputs, inputs]), self.device);
-        tensor.transpose()
+        Ok(tensor.transpose())
     }
 
     pub fn norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm<B>, EngineError> {

@@ -114,7 +114,7 @@ impl<B: Backend> Decoder<B> {
         let (rows, width) = (shape.vocabulary, shape.width);
         let words = shards.table(OUTER[0], rows, width)?;
         // A tied model may carry its head all the same; the word table is what counts.
-        let head = reader.matrix(&[if shape.tied { OUTER[0] } else { OUTER[2] }], rows, width)?;
+        let head = reader.matrix(&[(if shape.tied { OUTER[0] } else { OUTER[2] }, rows)], width)?;
         let layers = (0..shape.layers).map(|i| Layer::load(&reader, i, &shape)).collect::<Result<_, _>>()?;
         let norm = reader.norm(OUTER[1], width, shape.eps)?;
         Ok(Decoder { words, layers, norm, head, device: device.clone(), shape })
