@@ -20,9 +20,20 @@ pub struct Args {
 /// Compiles the server with the host's linker and runs it until Ctrl-C.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["run", "--release", "--locked", "--quiet", "--package", "worker", "--example", "plain", "--"]);
+    cargo.args([
+        "run",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "worker",
+        "--example",
+        "plain",
+        "--",
+    ]);
     for model in &args.model {
-        let model = model.canonicalize().with_context(|| format!("--model {}: no folder", model.display()))?;
+        let model =
+            model.canonicalize().with_context(|| format!("--model {}: no folder", model.display()))?;
         cargo.arg("--model").arg(model);
     }
     cargo.arg("--port").arg(args.port.to_string()).current_dir(root);

@@ -63,7 +63,10 @@ async fn the_daemon_is_ready_answers_over_its_own_evidence_and_stops_on_sigterm(
     let site = Site::new();
     let mut daemon = setup().start(&site, &MODELS);
     let line = daemon.ready();
-    assert!(line.starts_with("chrysalis-worker: serving 1 model(s) on ") && line.contains("UNPAID"), "{line}");
+    assert!(
+        line.starts_with("chrysalis-worker: serving 1 model(s) on ") && line.contains("UNPAID"),
+        "{line}"
+    );
     let address = Daemon::address(&line);
 
     let (me, verifier, wanted) =
