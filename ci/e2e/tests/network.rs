@@ -76,6 +76,7 @@ fn trust(stage: &Stage, references: PathBuf) -> TrustFragment {
         collateral: Some(platform.join("collateral.json")),
         references: Some(vec![references]),
         not_before: Some(now() - 60),
+        ..TrustFragment::default()
     }
 }
 
