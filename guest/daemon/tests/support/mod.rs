@@ -108,7 +108,7 @@ impl Attester for Simulated {
 }
 
 /// Plays the kernel's side of configfs-tsm until told to stop.
-fn play(base: &Path, attester: &dyn Attester, stop: &AtomicBool) {
+pub fn play(base: &Path, attester: &dyn Attester, stop: &AtomicBool) {
     let (mut made, mut done) = (HashSet::new(), HashSet::new());
     while !stop.load(Ordering::Relaxed) {
         for entry in fs::read_dir(base).unwrap().flatten().map(|entry| entry.path()) {
