@@ -1,9 +1,17 @@
 //! Loads the models of the static configuration into the engine, and proves that each computes before it is served.
 
+use crate::desk::{Desk, Writer};
+use crate::generator::EngineWriter;
 use crate::pool::{Embed, EmbedError, Embedded, Entry};
-use engine::{Embedder, EngineError};
+use engine::{ClientId, Embedder, EngineError, Event, Kind, Prompt, Request, Sampling};
 use protocol::config::{ModelPin, StaticConfig};
+use protocol::market::{Hex32, SelfTest};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Tokens of the self-test's continuation.
+const SELF_TEST_TOKENS: usize = 8;
 
 /// A model of the engine.
 pub struct EngineModel(Embedder);
@@ -70,14 +78,53 @@ pub fn load_all(config: &StaticConfig, folder: &Path) -> Result<Vec<Entry>, Load
 /// # Errors
 /// See [`LoadError`].
 pub fn load(name: &str, folder: &Path) -> Result<Entry, LoadError> {
-    let model = Embedder::load(folder).map_err(|source| LoadError::Engine {
-        name: name.into(),
-        folder: folder.into(),
-        source,
-    })?;
-    let model = EngineModel(model);
-    self_test(&model).map_err(|reason| LoadError::SelfTest { name: name.into(), reason })?;
-    Ok(Entry::embedder(name, model))
+    let engine = |source| LoadError::Engine { name: name.into(), folder: folder.into(), source };
+    let failed = |reason| LoadError::SelfTest { name: name.into(), reason };
+    match engine::kind(folder).map_err(engine)? {
+        Kind::Embedder => {
+            let model = EngineModel(Embedder::load(folder).map_err(engine)?);
+            self_test(&model).map_err(failed)?;
+            Ok(Entry::embedder(name, model))
+        }
+        Kind::Generator => {
+            let writer = EngineWriter::open(folder).map_err(engine)?;
+            let digest = writing_test(&writer).map_err(failed)?;
+            let desk = Desk::open(Arc::new(writer)).map_err(engine)?;
+            let self_test = Some(SelfTest { digest, passed: true });
+            Ok(Entry { self_test, ..Entry::writer(name, desk) })
+        }
+    }
+}
+
+/// SHA-256 of the likeliest continuation of a fixed text: computed twice, and the same both times.
+fn writing_test(writer: &dyn Writer) -> Result<Hex32, String> {
+    let (first, again) = (continued(writer)?, continued(writer)?);
+    if first != again {
+        return Err("expected the same continuation twice, found two different ones".into());
+    }
+    Ok(Hex32(Sha256::digest(first).into()))
+}
+
+fn continued(writer: &dyn Writer) -> Result<String, String> {
+    let said = |error: EngineError| error.to_string();
+    let sampling = Sampling { temperature: Some(0.0), ..Sampling::default() };
+    let prompt = Prompt::Text("self-test".into());
+    let request = Request { sampling, max_tokens: Some(SELF_TEST_TOKENS), ..Request::new(prompt) };
+    let prompted = writer.prepare(request).map_err(said)?;
+    let mut turns = writer.turns().map_err(said)?;
+    turns.submit(ClientId(0), prompted).map_err(said)?;
+    let mut text = String::new();
+    while !turns.is_idle() {
+        for event in turns.step() {
+            match event {
+                Event::Text { text: more, .. } => text += &more,
+                Event::Finished { .. } => return Ok(text),
+                Event::Failed { error, .. } => return Err(said(error)),
+                Event::Started { .. } => {}
+            }
+        }
+    }
+    Err("expected a continuation, found an end without one".into())
 }
 
 /// One vector of a fixed text: there, finite, and not all zero.

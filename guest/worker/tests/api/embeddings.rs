@@ -14,7 +14,7 @@ use std::time::Duration;
 use worker::{Embed, EmbedError, Embedded, Entry, MAX_BODY, MAX_INPUTS, Models, router};
 
 /// Vector of a text: its length and a half. Refuses `too long`, fails at `broken`, panics at `panic`.
-struct Letters;
+pub struct Letters;
 
 impl Embed for Letters {
     fn context(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The routes as a peer sees them, without a network and with models that follow a script.
 
+mod clients;
 mod embeddings;
 mod script;
 mod writing;

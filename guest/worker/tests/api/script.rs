@@ -134,6 +134,13 @@ impl Running {
             "panic" => panic!("a text that must not be seen: {}", job.text),
             "fail" => events.push(Event::Failed { id, error: EngineError::Logits }),
             "fail later" if at > 0 => events.push(Event::Failed { id, error: EngineError::Logits }),
+            // As if it would go on: its words come again and again.
+            "never stop" => {
+                let piece: String = job.text.chars().cycle().skip(at).take(3).collect();
+                events.push(text(id, 0, &piece, at, job));
+                self.at = Some(at + 3);
+                return true;
+            }
             "forever" => {
                 (0..job.request.choices).for_each(|choice| events.push(text(id, choice, "tick ", at, job)));
                 self.at = Some(at + 5);
