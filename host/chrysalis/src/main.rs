@@ -6,6 +6,7 @@ mod ask;
 #[cfg(test)]
 mod book;
 mod chain_args;
+mod chat;
 mod connect;
 mod eventlog;
 mod evidence_bundle;
@@ -95,6 +96,8 @@ enum Command {
     /// Verify a running worker, then ask it for embeddings.
     #[command(visible_alias = "ask")]
     Embed(ask::Args),
+    /// Verify a running worker, then ask it one thing and print its answer.
+    Chat(chat::Args),
     /// Serve OpenAI's API on loopback, answered by attested proxies and paid from a vault.
     Gateway(gateway::Args),
     /// Check and list signed receipts.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Vault(command) => money::vault::run(command, json),
         Command::Worker(command) => money::worker::run(command, json),
         Command::Embed(args) => ask::run(args, json),
+        Command::Chat(args) => chat::run(args, json),
         Command::Gateway(args) => gateway::run(args, json),
         Command::Receipt(command) => receipt::run(command, json),
         Command::Quote(args) => quote::run(args, json),

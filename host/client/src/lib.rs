@@ -26,6 +26,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use measure::wire::Evidence;
 use protocol::channel::Part;
+use protocol::openai::chat::{ChatCompletion, ChatRequest, Sampling};
 use protocol::openai::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, ErrorBody, ModelList};
 use ratls::session::{self, End, Requests};
 use ratls::{Endpoint, Peer, Verifier, Wanted};
@@ -127,6 +128,29 @@ impl Client {
     /// [`ClientError`]; an answer that is an error is [`ClientError::Api`].
     pub async fn fetch(&mut self, path: &str) -> Result<Bytes, ClientError> {
         self.asked(Method::GET, path, Bytes::new()).await
+    }
+
+    /// One answer to one message, as a whole; `most` tokens of it. For streams and all else there is [`Client::requests`].
+    pub async fn chat(
+        &mut self,
+        model: &str,
+        message: &str,
+        most: Option<usize>,
+    ) -> Result<ChatCompletion, ClientError> {
+        let request = ChatRequest {
+            model: model.into(),
+            messages: vec![serde_json::json!({ "role": "user", "content": message })],
+            sampling: Sampling { temperature: Some(0.0), ..Sampling::default() },
+            max_completion_tokens: most,
+            logprobs: None,
+            top_logprobs: None,
+            tools: None,
+            tool_choice: None,
+            response_format: None,
+            chat_template_kwargs: None,
+        };
+        let body = serde_json::to_vec(&request).map_err(|error| self.unexpected(error.to_string()))?;
+        self.ask(Method::POST, "/v1/chat/completions", body.into()).await
     }
 
     async fn ask<T>(&mut self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError>

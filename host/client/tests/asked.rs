@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
+use protocol::openai::chat::ChatRequest;
 use protocol::openai::{EmbeddingInput, EmbeddingRequest};
 use ratls::session::{self, End};
 use std::convert::Infallible;
@@ -45,7 +46,17 @@ async fn reply(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
             r#"{"object":"list","data":[{"id":"m","object":"model","created":0,"owned_by":"chrysalis"}]}"#;
         return Ok(Response::new(list.into()));
     }
+    let chat = request.uri().path() == "/v1/chat/completions";
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    if chat {
+        let ask: ChatRequest<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+        let said = ask.messages[0]["content"].as_str().unwrap().to_uppercase();
+        let answer = serde_json::json!({
+            "id": "1", "object": "chat.completion", "created": 0, "model": ask.model,
+            "choices": [{ "index": 0, "message": { "role": "assistant", "content": said }, "finish_reason": "stop" }],
+        });
+        return Ok(Response::new(answer.to_string().into()));
+    }
     let ask: EmbeddingRequest = serde_json::from_slice(&body).unwrap();
     let EmbeddingInput::Many(texts) = ask.input else { panic!("the client sends lists") };
     let object = |(i, text): (usize, &String)| {
@@ -78,6 +89,17 @@ async fn a_right_worker_is_appraised_once_and_asked_often() {
         let answer = client.embed("m", &texts).await.unwrap();
         assert_eq!(answer.vectors, [[1.0, 0.5], [2.0, 0.5]]);
         assert_eq!(answer.prompt_tokens, 7);
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_answered_over_the_same_session() {
+    let world = world();
+    let mut client = Client::connect(&worker(&world).await, &trust(&world), AT).await.unwrap();
+    for text in ["one", "two"] {
+        let answer = client.chat("m", text, Some(9)).await.unwrap();
+        let message = answer.choices[0].message.as_ref().unwrap();
+        assert_eq!(message.content, Some(text.to_uppercase()));
     }
 }
 
