@@ -53,7 +53,8 @@ pub fn write(folder: &Path, network: &mut Network, tokenizer: &Tokenizer) -> Res
     let put = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).with_context(|| format!("{name}: can't write"))
     };
-    put("tokenizer.json", tokenizer.to_string(true).map_err(|error| anyhow!("{error}"))?.as_bytes())?;
+    let text = tokenizer.to_string(true).map_err(|error| anyhow!("{error}"))?;
+    put("tokenizer.json", (text + "\n").as_bytes())?;
     let id = |token: &str| tokenizer.token_to_id(token).with_context(|| format!("no token {token}"));
     let end = [id("<|im_end|>")?, id(END)?];
     for (name, value) in [

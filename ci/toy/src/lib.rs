@@ -17,5 +17,6 @@ pub mod measure;
 pub mod network;
 mod ops;
 pub mod random;
+pub mod say;
 pub mod train;
 pub mod vocabulary;

@@ -11,6 +11,7 @@ use toy::folder::{self, Facts};
 use toy::measure::{self, Measured};
 use toy::network::Network;
 use toy::random::Random;
+use toy::say;
 use toy::train::{self, SEED, SHAPE, STEPS, Text};
 use toy::vocabulary;
 
@@ -39,6 +40,11 @@ enum Task {
     },
     /// Perplexity of the written model on the held-out text, beside a bigram's.
     Measure,
+    /// The likeliest answer of the written model, by the trainer's own network.
+    Say {
+        /// The message.
+        message: String,
+    },
 }
 
 fn main() -> Result<()> {
@@ -58,14 +64,22 @@ fn main() -> Result<()> {
             gathered.write(&corpus)
         }
         Task::Train { steps } => train_all(&args.folder, &Corpus::read(&corpus)?, steps),
+        Task::Say { message } => {
+            let (network, tokenizer) = read(&args.folder)?;
+            println!("the toy says: {}", say::answer(&network, &tokenizer, &message, 200)?);
+            Ok(())
+        }
         Task::Measure => {
-            let (network, tokenizer) =
-                folder::read(&args.folder.join("model"), Network::new(SHAPE, &mut Random::new(SEED)))?;
+            let (network, tokenizer) = read(&args.folder)?;
             let text = Text::new(&tokenizer, &Corpus::read(&corpus)?)?;
             report(measured(&network, &tokenizer, &text, &Corpus::read(&corpus)?)?);
             Ok(())
         }
     }
+}
+
+fn read(folder: &Path) -> Result<(Network, Tokenizer)> {
+    folder::read(&folder.join("model"), Network::new(SHAPE, &mut Random::new(SEED)))
 }
 
 fn train_all(folder: &Path, corpus: &Corpus, steps: usize) -> Result<()> {

@@ -24,14 +24,14 @@ pub const SHAPE: Shape = Shape {
 /// Where all random numbers come from.
 pub const SEED: u64 = 6;
 /// Steps of the published weights.
-pub const STEPS: usize = 800;
+pub const STEPS: usize = 2600;
 /// Sequences in a step, each as long as the context.
-const ROWS: usize = 3;
+const ROWS: usize = 1;
 /// A row in so many is of conversations.
 const CHAT_ONE_IN: usize = 4;
 
-const RATE: f32 = 3e-3;
-const WARM_UP: usize = 60;
+const RATE: f32 = 2e-3;
+const WARM_UP: usize = 100;
 const BETAS: (f32, f32) = (0.9, 0.98);
 const DECAY: f32 = 0.1;
 /// Longest gradient; longer ones are scaled down to it.
@@ -107,8 +107,8 @@ pub fn train(
         gradients.iter_mut().for_each(|g| g.fill(0.0));
         loss += network.learn(&tokens, &targets, length, count.recip(), &mut gradients) / f64::from(count);
         adam.step(step, rate(step, steps), &mut network, &gradients);
-        if (step + 1) % 25 == 0 || step + 1 == steps {
-            progress(step + 1, loss / (step % 25 + 1) as f64);
+        if (step + 1) % 100 == 0 || step + 1 == steps {
+            progress(step + 1, loss / (step % 100 + 1) as f64);
             loss = 0.0;
         }
     }
