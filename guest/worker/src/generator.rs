@@ -1,7 +1,9 @@
 //! The engine's text models behind a desk.
 
 use crate::desk::{Prompted, Turns, Writer};
-use engine::{ClientId, EngineError, Event, Generator, Limits, Prepared, RequestId, Scheduler, Time};
+use engine::{
+    ClientId, EngineError, Event, Generator, KNOWN_ANSWERS, Limits, Prepared, RequestId, Scheduler, Time,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,13 +15,16 @@ pub struct EngineWriter {
 }
 
 impl EngineWriter {
-    /// Loads a folder.
+    /// Loads a folder. Where known answers lie beside the model, this machine must compute them.
     ///
     /// # Errors
-    /// See [`Generator::open`].
+    /// See [`Generator::open`] and [`Generator::check_known_answers`].
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
-        let generator = Arc::new(Generator::open(folder)?);
-        Ok(EngineWriter { generator, limits: Limits::default() })
+        let generator = Generator::open(folder)?;
+        if folder.join(KNOWN_ANSWERS).is_file() {
+            generator.check_known_answers(folder)?;
+        }
+        Ok(EngineWriter { generator: Arc::new(generator), limits: Limits::default() })
     }
 }
 

@@ -3,4 +3,5 @@
 mod clients;
 mod embeddings;
 mod script;
+mod toy;
 mod writing;

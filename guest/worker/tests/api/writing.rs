@@ -20,7 +20,7 @@ fn scripted() -> (Arc<Models>, Arc<Seen>) {
     (Arc::new(Models::new(vec![entry], 1)), seen)
 }
 
-async fn post(models: &Arc<Models>, path: &str, body: Value, most: Option<&str>) -> Response<Body> {
+pub async fn post(models: &Arc<Models>, path: &str, body: Value, most: Option<&str>) -> Response<Body> {
     let mut request = Request::builder().method("POST").uri(path);
     if let Some(most) = most {
         request = request.header("chrysalis-most", most);
@@ -29,7 +29,7 @@ async fn post(models: &Arc<Models>, path: &str, body: Value, most: Option<&str>)
     TowerToHyperService::new(router(models.clone())).call(request).await.unwrap()
 }
 
-fn ask(text: &str, more: Value) -> Value {
+pub fn ask(text: &str, more: Value) -> Value {
     let mut body = json!({ "model": "script", "messages": [{ "role": "user", "content": text }] });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
@@ -39,14 +39,14 @@ async fn chat(models: &Arc<Models>, text: &str, more: Value) -> Response<Body> {
     post(models, "/v1/chat/completions", ask(text, more), None).await
 }
 
-async fn read(response: Response<Body>) -> (HeaderMap, String, Option<HeaderMap>) {
+pub async fn read(response: Response<Body>) -> (HeaderMap, String, Option<HeaderMap>) {
     let headers = response.headers().clone();
     let body = response.into_body().collect().await.unwrap();
     let trailers = body.trailers().cloned();
     (headers, String::from_utf8(body.to_bytes().to_vec()).unwrap(), trailers)
 }
 
-async fn whole(response: Response<Body>) -> ChatCompletion {
+pub async fn whole(response: Response<Body>) -> ChatCompletion {
     assert_eq!(response.status(), StatusCode::OK);
     serde_json::from_str(&read(response).await.1).unwrap()
 }
@@ -60,14 +60,14 @@ async fn refused(response: Response<Body>, status: u16, code: &str) -> ErrorBody
 }
 
 /// The events of a stream without the last, which must be `[DONE]`.
-fn events(text: &str) -> Vec<Value> {
+pub fn events(text: &str) -> Vec<Value> {
     let mut data: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(data.pop(), Some("[DONE]"));
     data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
 /// What the deltas of one choice amount to.
-fn joined(events: &[Value], choice: u64, field: &str) -> String {
+pub fn joined(events: &[Value], choice: u64, field: &str) -> String {
     let choices = events.iter().flat_map(|event| event["choices"].as_array().unwrap());
     let own = choices.filter(|found| found["index"] == choice);
     own.filter_map(|found| found["delta"][field].as_str()).collect()
