@@ -3,11 +3,16 @@
 use crate::output::{Outcome, facts};
 use anyhow::Result;
 use builder::{Checkout, Tools};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Subcommands of `model`.
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Say what a model folder holds, and refuse by name what no guest would load.
+    Inspect {
+        /// The model's folder.
+        folder: PathBuf,
+    },
     /// Pack a model folder (config.json, model.safetensors, tokenizer.json, ...) into `model.img` and `model.json`.
     Pack {
         /// The model's folder.
@@ -23,7 +28,11 @@ pub enum Command {
 
 /// Runs a subcommand.
 pub fn run(command: Command, json: bool) -> Result<Outcome> {
-    let Command::Pack { folder, name, out } = command;
+    let (folder, name, out) = match command {
+        Command::Inspect { folder } => return inspect(&folder, json),
+        Command::Pack { folder, name, out } => (folder, name, out),
+    };
+    builder::model::inspect(&folder)?;
     let tools = Tools::open(&Checkout::find()?, &mut |progress| eprintln!("  {progress}"))?;
     let disk = builder::model::pack(&tools, &folder, &out, &name)?;
     facts(json, &disk, || {
@@ -33,6 +42,26 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
             out.display(),
             disk.root,
             disk.data_blocks
+        )
+    })?;
+    Ok(Outcome::Fine)
+}
+
+/// Prints the facts.
+fn inspect(folder: &Path, json: bool) -> Result<Outcome> {
+    let model = builder::model::inspect(folder)?;
+    facts(json, &model, || {
+        let types: Vec<_> = model.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let known = |number: Option<u64>| number.map_or("not said".into(), |number| number.to_string());
+        format!(
+            "{} ({})\n  weights     {} ({}) in {} file(s)\n  context     {}\n  vocabulary  {}",
+            model.architecture,
+            model.kind,
+            model.parameters,
+            types.join(", "),
+            model.weight_files,
+            known(model.context),
+            known(model.vocabulary)
         )
     })?;
     Ok(Outcome::Fine)

@@ -11,6 +11,8 @@
 //! Deliberately absent: compression (weights don't compress, and the guest reads them once), conversion of weights,
 //! judging whether the model can be run (the engine does).
 
+mod inspect;
+
 use crate::hash;
 use crate::tools::{Tools, run};
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+pub use inspect::{Inspected, inspect};
 
 const BLOCK: u64 = 4096;
 /// Fixed, since a random one would change the root.
