@@ -11,6 +11,8 @@ use std::time::Instant;
 
 /// Name by which the demo's model is asked for.
 pub const MODEL: &str = "all-minilm-l6-v2";
+/// Name by which the toy is asked for (docs/reference/toy.md).
+pub const TOY: &str = "chrysalis-toy";
 /// Days that a simulated platform's certificates are made for.
 const PKI_DAYS: &str = "30";
 
@@ -108,6 +110,11 @@ impl House {
             .with_context(|| format!("{}: the wheel holds no such folder", unpacked.display()))?;
         let _ = std::fs::remove_dir_all(&scratch);
         Ok(folder)
+    }
+
+    /// The toy's folder, which lies in the checkout.
+    pub fn toy_folder(&self) -> PathBuf {
+        self.checkout.root().join("ci/toy/data/model")
     }
 
     /// The demo's model as a disk.

@@ -1,12 +1,15 @@
 //! `cargo xtask up`: from nothing to a verified answer, on the simulated platform.
 
 use crate::host;
-use crate::steps::{House, MODEL, Steps, shown};
+use crate::steps::{House, MODEL, Steps, TOY, shown};
 use anyhow::{Context, Result, bail};
 use builder::Profile;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// Most tokens of the toy's answer: the machine is emulated.
+const TOY_TOKENS: &str = "60";
 
 /// Options of `up`.
 #[derive(clap::Args)]
@@ -14,6 +17,9 @@ pub struct Args {
     /// What to ask the worker for an embedding of.
     #[arg(long, default_value = "The chrysalis opens.")]
     text: String,
+    /// What to ask the toy model.
+    #[arg(long, default_value = "Who are you?")]
+    question: String,
     /// Boot through the disk's EFI partition instead of handing the kernel image to the firmware.
     #[arg(long)]
     disk: bool,
@@ -38,13 +44,16 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     shown(Command::new(&chrysalis).args(["image", "build", "--profile", "debug"]).current_dir(root))?;
     steps.done("image built");
 
-    steps.next("Model: all-MiniLM-L6-v2 as a read-only disk with a root hash");
-    let folder = house.model_folder()?;
-    let disk = house.out("models").join(MODEL);
-    shown(
-        Command::new(&chrysalis).args(["model", "pack", "--name", MODEL, "--out"]).arg(&disk).arg(&folder),
-    )?;
-    steps.done("model packed");
+    steps.next(
+        "Models: all-MiniLM-L6-v2 and the toy of this repository, each a read-only disk with a root hash",
+    );
+    let pack = |name: &str, folder: &Path| {
+        let disk = house.out("models").join(name);
+        let mut command = Command::new(&chrysalis);
+        shown(command.args(["model", "pack", "--name", name, "--out"]).arg(&disk).arg(folder)).map(|()| disk)
+    };
+    let disks = [pack(MODEL, &house.model_folder()?)?, pack(TOY, &house.toy_folder())?];
+    steps.done("models packed");
 
     steps.next("Platform: keys of a SIMULATED TDX platform (first run only)");
     let platform = house.simulated_platform("demo")?;
@@ -52,7 +61,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 
     steps.next("Boot: foretell the measurements, then start the machine (software emulation)");
     let run = house.out("run/demo");
-    let mut guest = Guest::launch(&chrysalis, &image, &disk, &platform, &run, args)?;
+    let mut guest = Guest::launch(&chrysalis, &image, &disks, &platform, &run, args)?;
     steps.done("the machine serves");
 
     steps.next("Verify, then ask");
@@ -62,7 +71,11 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         command
     };
     shown(&mut on("verify"))?;
-    shown(on("embed").arg(&args.text))?;
+    shown(on("embed").args(["--model", MODEL]).arg(&args.text))?;
+    eprintln!(
+        "      And a chat answer, by a TOY model of two million weights; it is no good, but it is served as any other:"
+    );
+    shown(on("chat").args(["--model", TOY, "--most", TOY_TOKENS]).arg(&args.question))?;
     steps.done(&format!("verified and answered; {:.0} s in all", steps.seconds()));
     if args.stay {
         eprintln!("\nThe machine stays up; stop it with Ctrl-C. Try in another terminal:");
@@ -89,13 +102,16 @@ impl Guest {
     fn launch(
         chrysalis: &Path,
         image: &Path,
-        model: &Path,
+        models: &[PathBuf],
         platform: &Path,
         run: &Path,
         args: &Args,
     ) -> Result<Self> {
         let mut command = Command::new(chrysalis);
-        command.arg("launch").arg("--image").arg(image).arg("--model").arg(model);
+        command.arg("launch").arg("--image").arg(image);
+        for model in models {
+            command.arg("--model").arg(model);
+        }
         command.arg("--simulated-platform").arg(platform).arg("--run").arg(run);
         if args.disk {
             command.args(["--boot", "disk"]);
