@@ -31,7 +31,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct RunDir {
     dir: PathBuf,
     short: PathBuf,
-    _locks: [File; 2],
+    locks: [File; 2],
 }
 
 impl RunDir {
@@ -41,7 +41,7 @@ impl RunDir {
         let Some(lock) = lock(dir)? else { return Err(LaunchError::Busy { path: dir.into() }) };
         sweep(Path::new(SHORT));
         let (short, short_lock) = short_dir(Path::new(SHORT))?;
-        Ok(RunDir { dir: dir.into(), short, _locks: [lock, short_lock] })
+        Ok(RunDir { dir: dir.into(), short, locks: [lock, short_lock] })
     }
 
     /// Writes what this launch hands over and prepares a fresh TPM and a fresh variable store.
@@ -121,7 +121,7 @@ impl RunDir {
     #[cfg(test)]
     pub(crate) fn fixed(dir: &str, short: &str) -> Self {
         let lock = || tempfile::tempfile().unwrap();
-        RunDir { dir: dir.into(), short: short.into(), _locks: [lock(), lock()] }
+        RunDir { dir: dir.into(), short: short.into(), locks: [lock(), lock()] }
     }
 }
 
@@ -129,6 +129,10 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // Only what ended processes used is in it; a stray folder harms nobody.
         let _ = fs::remove_dir_all(&self.short);
+        for lock in &self.locks {
+            // Closing would not do where another thread's child, just forked, still has the file open.
+            let _ = lock.unlock();
+        }
     }
 }
 
