@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 use ton::forms::{Control, Question, Reply};
@@ -19,7 +19,11 @@ pub const TON: u64 = 1_000_000_000;
 
 /// Where cargo put a program of this workspace; `None` says loudly that it is not there.
 pub fn program(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_BIN_EXE_chrysalis")).with_file_name(name);
+    let own = std::env::current_exe().expect("the path of this program");
+    let folder = own.parent().expect("a folder of programs");
+    // Test programs lie one folder deeper.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let path = folder.join(name);
     if path.is_file() {
         return Some(path);
     }
@@ -39,10 +43,14 @@ impl Drop for Process {
 
 /// The chain, a SIMULATED platform, and a folder where people keep their keys.
 pub struct Stage {
+    /// The platform that all process guests are of.
     pub site: Site,
+    /// Where everybody's files lie, and the commands run.
     pub folder: tempfile::TempDir,
     program: PathBuf,
+    front_door: PathBuf,
     chain: Option<Process>,
+    /// Where the chain's lite server listens.
     pub at: SocketAddr,
     /// What a guest's static configuration says of the chain, but for the root.
     pub pin: String,
@@ -50,13 +58,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A fresh chain.
-    pub fn new(program: PathBuf) -> Stage {
+    /// A fresh chain of this program; people give their orders by the other one.
+    pub fn new(program: PathBuf, front_door: PathBuf) -> Stage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let (site, pin) = (Site::new(), String::new());
-        let mut stage = Stage { site, folder, program, chain: None, at: any, pin, runtime };
+        let mut stage = Stage { site, folder, program, front_door, chain: None, at: any, pin, runtime };
         stage.start_chain();
         stage.site.handed(&stage.site.reference(), stage.folder.path());
         fs::copy(stage.path("simulated-root.der"), stage.path("root.der")).unwrap();
@@ -104,7 +112,7 @@ impl Stage {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chrysalis"));
+        let mut command = Command::new(&self.front_door);
         command.args(words).arg("--json").current_dir(self.folder.path()).output().unwrap()
     }
 
@@ -144,7 +152,7 @@ impl Stage {
 
     /// The gateway of a client, until it goes.
     pub fn gateway(&self, words: &[&str]) -> (Process, SocketAddr) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chrysalis"));
+        let mut command = Command::new(&self.front_door);
         command.args(["--json", "gateway", "--listen", "127.0.0.1:0", "--network", "network.json"]);
         command.args(["--ledger", &self.at.to_string()]).args(words).args(TRUST);
         let log = fs::File::create(self.path("gateway.log")).unwrap();
