@@ -7,13 +7,17 @@
 //! changed, moved or repeated ends the log where it stands. A log that was cut off between two records can't be told
 //! from one that was shorter: whoever owns the disk can forget what its own clients owe it, and nothing else.
 //!
-//! A log belongs to one boot. The next boot reads it once ([`recover`]) and begins a log of its own.
+//! A log belongs to one boot. The next boot reads it once ([`recover`]) and begins a log of its own with what it has learnt
+//! ([`Fold::snapshot`]), so that logs before need not be kept; a log that has grown long is begun anew the same way.
+
+mod fold;
+
+pub use fold::{Fold, Recovered, RecoveredVault, recover};
 
 use crate::bytes::{Reader, Writer};
 use crate::sign::Signed;
 use crate::voucher::{Address, Cap, Payout, Use, Voucher};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 
 const MAGIC: [u8; 8] = *b"CHRYWAL1";
 const HEADER: usize = 8 + 33 + 32;
@@ -59,6 +63,15 @@ pub enum Record {
         /// The proxy's number of the request.
         id: u64,
     },
+    /// What a log before had of a vault, to be claimed: the cap is for the very key that signed the use.
+    Owed {
+        /// The client's.
+        cap: Signed<Cap>,
+        /// Of the session that the cap is for.
+        used: Signed<Use>,
+    },
+    /// What a log before had of a worker: its newest voucher of one session.
+    Earned(Signed<Payout>),
 }
 
 impl Record {
@@ -74,6 +87,8 @@ impl Record {
             Self::Charged { id, used, payout: None } => begin(4).u64(*id).raw(&used.to_bytes()).done(),
             Self::Released { id } => begin(5).u64(*id).done(),
             Self::Opened { vault, used, lost } => begin(6).address(vault).u64(*used).u64(*lost).done(),
+            Self::Owed { cap, used } => begin(7).raw(&cap.to_bytes()).raw(&used.to_bytes()).done(),
+            Self::Earned(payout) => begin(8).raw(&payout.to_bytes()).done(),
         }
     }
 
@@ -81,12 +96,19 @@ impl Record {
     fn decode(bytes: &[u8]) -> Option<Self> {
         const USE: usize = Use::LENGTH + 64;
         let (kind, fields) = bytes.split_first()?;
-        if *kind == 1 {
-            return Some(Self::Cap(Signed::from_bytes(fields).ok()?));
-        }
-        if *kind == 6 && fields.len() == 33 + 16 {
-            let mut r = Reader::new(fields);
-            return Some(Self::Opened { vault: r.address(), used: r.u64(), lost: r.u64() });
+        match kind {
+            1 => return Some(Self::Cap(Signed::from_bytes(fields).ok()?)),
+            6 if fields.len() == 33 + 16 => {
+                let mut r = Reader::new(fields);
+                return Some(Self::Opened { vault: r.address(), used: r.u64(), lost: r.u64() });
+            }
+            7 => {
+                let (cap, used) = fields.split_at_checked(Cap::LENGTH + 64)?;
+                let (cap, used) = (Signed::from_bytes(cap).ok()?, Signed::from_bytes(used).ok()?);
+                return Some(Self::Owed { cap, used });
+            }
+            8 => return Some(Self::Earned(Signed::from_bytes(fields).ok()?)),
+            _ => {}
         }
         let (id, rest) = fields.split_first_chunk::<8>()?;
         let id = u64::from_be_bytes(*id);
@@ -140,6 +162,8 @@ fn checked(before: &[u8; CHECK], body: &[u8]) -> [u8; CHECK] {
 /// A log as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
+    /// The public key of the session whose log it is.
+    pub key: [u8; 32],
     /// What stands in it, in order.
     pub records: Vec<Record>,
     /// Bytes that were read as header and whole records.
@@ -157,7 +181,8 @@ pub fn read(bytes: &[u8], pool: &Address) -> Log {
     });
     let Some(header) = header else { return Log { left: bytes.len(), ..Log::default() } };
     let mut check = checked(&[0; CHECK], header);
-    let mut log = Log { records: Vec::new(), good: HEADER, left: 0 };
+    let key = Reader::new(&header[HEADER - 32..]).raw();
+    let mut log = Log { key, records: Vec::new(), good: HEADER, left: 0 };
     while let Some((record, length)) = next(&bytes[log.good..], &mut check) {
         log.records.push(record);
         log.good += length;
@@ -180,79 +205,6 @@ fn next(bytes: &[u8], check: &mut [u8; CHECK]) -> Option<(Record, usize)> {
     Some((Record::decode(body)?, 2 + length + CHECK))
 }
 
-/// What a boot learns from the logs of the boots before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// By vault.
-    pub vaults: BTreeMap<Address, RecoveredVault>,
-    /// The best voucher of each worker and epoch, for whoever would submit them.
-    pub payouts: BTreeMap<(u32, Address), Signed<Payout>>,
-}
-
-/// One vault in [`Recovered`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredVault {
-    /// The client's total as it was signed last.
-    pub used: u64,
-    /// Holds that were open when the log ended. They count as spent.
-    pub lost: u64,
-    /// The best cap and use, to be claimed.
-    pub cap: Option<Signed<Cap>>,
-    /// See `cap`.
-    pub last: Option<Signed<Use>>,
-}
-
-/// Folds a log into what earlier logs gave. Signatures are not checked here: what the disk says can at worst make the
-/// proxy ask too little of a client or count too much as spent, and a contract checks what is submitted.
-pub fn recover(mut known: Recovered, log: &Log) -> Recovered {
-    let mut open: BTreeMap<u64, (Address, u64)> = BTreeMap::new();
-    for record in &log.records {
-        match record {
-            Record::Cap(cap) => {
-                let vault = known.vaults.entry(cap.voucher.vault).or_default();
-                if vault.cap.is_none_or(|old| old.voucher.cap <= cap.voucher.cap) {
-                    vault.cap = Some(*cap);
-                }
-            }
-            Record::Opened { vault, used, lost } => {
-                let vault = known.vaults.entry(*vault).or_default();
-                (vault.used, vault.lost) = (vault.used.max(*used), *lost);
-            }
-            Record::Reserved { id, vault, hold } => {
-                open.insert(*id, (*vault, *hold));
-            }
-            Record::Charged { id, used, payout } => {
-                open.remove(id);
-                known.charge(used, payout.as_ref());
-            }
-            Record::Released { id } => {
-                open.remove(id);
-            }
-        }
-    }
-    for (vault, hold) in open.into_values() {
-        let vault = known.vaults.entry(vault).or_default();
-        vault.lost = vault.lost.saturating_add(hold);
-    }
-    known
-}
-
-impl Recovered {
-    fn charge(&mut self, used: &Signed<Use>, payout: Option<&Signed<Payout>>) {
-        let vault = self.vaults.entry(used.voucher.vault).or_default();
-        if vault.last.is_none_or(|old| old.voucher.total <= used.voucher.total) {
-            vault.used = vault.used.max(used.voucher.total);
-            vault.last = Some(*used);
-        }
-        if let Some(payout) = payout {
-            let best = self.payouts.entry((payout.voucher.epoch, payout.voucher.worker)).or_insert(*payout);
-            if best.voucher.total < payout.voucher.total {
-                *best = *payout;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +218,7 @@ mod tests {
         let key = SecretKey::from_seed(&[1; 32]);
         let used = |total| key.sign(Use { global_id: -239, vault: VAULT, total });
         let payout = |total| key.sign(Payout { global_id: -239, pool: POOL, epoch: 4, worker: VAULT, total });
-        let cap = Cap { global_id: -239, vault: VAULT, valid_until: 9, session_key: [2; 32], cap: 100 };
+        let cap = Cap { global_id: -239, vault: VAULT, valid_until: 9, session_key: [3; 32], cap: 100 };
         vec![
             Record::Cap(key.sign(cap)),
             Record::Opened { vault: VAULT, used: 5, lost: 3 },
@@ -277,6 +229,8 @@ mod tests {
             Record::Released { id: 2 },
             Record::Reserved { id: 4, vault: VAULT, hold: 7 },
             Record::Charged { id: 3, used: used(31), payout: None },
+            Record::Owed { cap: key.sign(cap), used: used(31) },
+            Record::Earned(payout(20)),
         ]
     }
 
@@ -308,7 +262,7 @@ mod tests {
         let recovered = recover(Recovered::default(), &read(&bytes, &POOL));
         let vault = &recovered.vaults[&VAULT];
         assert_eq!((vault.used, vault.lost), (31, 10));
-        assert_eq!(vault.cap.map(|c| c.voucher.cap), Some(100));
+        assert_eq!(vault.owed.map(|(cap, used)| (cap.voucher.cap, used.voucher.total)), Some((100, 31)));
         assert_eq!(recovered.payouts[&(4, VAULT)].voucher.total, 20);
     }
 

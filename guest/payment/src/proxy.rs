@@ -365,6 +365,11 @@ impl Proxy {
         Ok(AfterLog { records: vec![Record::Reserved { id, vault, hold }], value: hold })
     }
 
+    /// Whether a session's vouchers may still be cashed: those of a pot that the newest view no longer has are not.
+    pub fn pays(&self, epoch: u32) -> bool {
+        self.pool.as_ref().is_none_or(|pool| epoch > pool.epoch || pool.pots.contains_key(&epoch))
+    }
+
     /// Whether a worker can be paid by this session: the contract's list of workers is bounded.
     pub fn admits(&self, worker: &Address) -> bool {
         self.workers.contains_key(worker) || self.workers.len() < self.terms.max_workers

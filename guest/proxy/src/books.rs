@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! requests -- commands --> clerk: take all that wait -> check signatures together (desk.rs)
-//!                                 -> apply, one after the other -> records -> write, sync (disk.rs) -> answers
+//!                                 -> apply, one after the other -> records -> write, sync (journal.rs, disk.rs) -> answers
 //! ```
 //! While a sync runs, commands gather, and the next sync is for all of them: the busier the disk, the larger the batch.
 //! Nothing is answered before its records are on disk. Where they can't be written, nothing new is reserved, and what
@@ -13,10 +13,12 @@
 mod clerk;
 mod desk;
 mod disk;
+mod journal;
 mod recall;
 
 pub use desk::{Desk, Kept, OpenClaim, Seeds};
-pub use disk::{Disk, Journal, StateError, open};
+pub use disk::{Disk, Files, StateError, open};
+pub use journal::Journal;
 
 use clerk::{Clerk, Command};
 use payment::price::{Price, Tokens};

@@ -61,6 +61,16 @@ impl Disk for Tape {
         tape.0[offset as usize..offset as usize + fits].copy_from_slice(&bytes[..fits]);
         if end > tape.1 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
+
+    fn renew(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut tape = self.0.lock().unwrap();
+        // The old one is there until the new one is.
+        if tape.0.len() + bytes.len() > tape.1 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        tape.0 = bytes.to_vec();
+        Ok(())
+    }
 }
 
 /// What is proven.
@@ -106,11 +116,20 @@ impl Boot {
 
     /// With what logs before gave.
     pub fn after(before: Recovered) -> Self {
+        Self::renewing(before, None)
+    }
+
+    /// The same, with a log that is begun anew each time it has grown by so many bytes.
+    pub fn renewing(before: Recovered, step: Option<u64>) -> Self {
         let secret = SecretKey::from_seed(&[SEED.fetch_add(1, Ordering::Relaxed); 32]);
         let key = secret.public().to_bytes();
         let terms = money::rules(-217, POOL, Commission::new(1_000));
         let tape = Tape::new();
         let journal = Journal::begin(tape.clone(), &POOL, &key);
+        let journal = match step {
+            Some(step) => journal.renewed_every(step),
+            None => journal,
+        };
         let mut seed = 0u64;
         let seeds = move || {
             seed += 1;

@@ -7,7 +7,8 @@
 //! ```
 
 use super::desk::Desk;
-use super::disk::{Disk, Journal};
+use super::disk::Disk;
+use super::journal::Journal;
 use super::{Delivery, Hold, NotBooked, Reservation, Standing};
 use payment::Address;
 use payment::log::Record;
@@ -110,8 +111,19 @@ impl<D: Disk, N: Fn() -> u64> Clerk<D, N> {
                 ask(&mut self.desk, now);
             }
         }
+        self.shorten(now);
         let standing = Standing { phase: self.desk.phase(), writes: self.journal.is_written() };
         self.tell.send_if_modified(|had| std::mem::replace(had, standing) != standing);
+    }
+
+    /// A log that has grown long is begun anew; where that fails it goes on as it is.
+    fn shorten(&mut self, now: u64) {
+        let Self { desk, journal, .. } = self;
+        if let Err(error) = journal.compact(now, |epoch| desk.pays(epoch)) {
+            eprintln!(
+                "chrysalis-proxy: the log is long and can't be begun anew, it goes on as it is: {error}"
+            );
+        }
     }
 
     /// What was late is on disk now.

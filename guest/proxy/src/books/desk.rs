@@ -117,6 +117,11 @@ impl Desk {
         before.chain(self.payout(worker)).collect()
     }
 
+    /// Whether vouchers of that session may still be cashed; only a view of the pool can say that they are not.
+    pub(super) fn pays(&self, epoch: u32) -> bool {
+        self.books.pays(epoch)
+    }
+
     /// Whether this session can pay a worker.
     pub fn admits(&self, worker: &Address) -> bool {
         self.books.admits(worker)
@@ -134,8 +139,7 @@ impl Desk {
             }
         }
         for (vault, known) in &self.before.vaults {
-            // A use is claimed with a cap for the very key that signed it.
-            let (Some(cap), Some(used)) = (known.cap, known.last) else { continue };
+            let Some((cap, used)) = known.owed else { continue };
             let claimed = self.books.claimed(vault).unwrap_or(0);
             let due = used.voucher.total.saturating_sub(claimed);
             if due > 0 && !claims.contains_key(vault) {

@@ -1,15 +1,18 @@
-//! The log's files: one for each boot, read once by the next.
+//! The logs' files: the highest number is the one that is written, and says all that those before it said.
 //!
 //! ```text
-//! DIR/boot-00000001.wal   DIR/boot-00000002.wal   ...        the highest number is this boot's
+//! DIR/boot-00000002.wal                     this boot's, or the last one's
+//! DIR/boot-00000003.new                     the next one, as it is begun; gone over when somebody died at it
+//!   --synced--> boot-00000003.wal --synced--> boot-00000002.wal removed
 //! ```
-//! Bytes that could not be written are kept and written again at the same place: after an error nobody can tell what of
-//! them is on disk, and a reader stops where a record is torn.
+//! A crash leaves the old one, or both, or the new one, and all three are read alike: a log begins with what those before
+//! it came to, so to read them first changes nothing. A log of another pool is neither read nor removed.
 
+use super::journal::Journal;
 use payment::Address;
-use payment::log::{self, LogWriter, Record, Recovered};
+use payment::log::{self, Recovered};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -33,75 +36,96 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// Whatever the system says; nothing is known of the bytes then.
     fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-}
 
-impl Disk for File {
-    fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)?;
-        self.sync_data()
-    }
-}
-
-/// A boot's log, as it grows.
-#[derive(Debug)]
-pub struct Journal<D> {
-    disk: D,
-    writer: LogWriter,
-    /// Bytes that are on disk.
-    good: u64,
-    /// Those that are to follow.
-    pending: Vec<u8>,
-}
-
-impl<D: Disk> Journal<D> {
-    /// A new log on an empty disk.
-    pub fn begin(disk: D, pool: &Address, key: &[u8; 32]) -> Self {
-        let (pending, writer) = LogWriter::begin(pool, key);
-        Self { disk, writer, good: 0, pending }
-    }
-
-    /// Lines records up to be written.
-    pub fn add(&mut self, records: &[Record]) {
-        for record in records {
-            self.pending.extend_from_slice(&self.writer.append(record));
-        }
-    }
-
-    /// Whether everything is on disk.
-    pub fn is_written(&self) -> bool {
-        self.pending.is_empty()
-    }
-
-    /// Writes what is lined up.
+    /// Has `bytes` and nothing else on stable storage when it returns; what is put next comes after them.
     ///
     /// # Errors
-    /// As [`Disk::put`]; it stays lined up.
-    pub fn write(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.disk.put(self.good, &self.pending)?;
-            self.good += self.pending.len() as u64;
-            self.pending.clear();
+    /// Whatever the system says; what was there before is as it was.
+    fn renew(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// The folder, and the file in it that is written.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    number: u64,
+    /// None before the first one was begun.
+    file: Option<File>,
+    /// What the next one takes the place of.
+    before: Vec<PathBuf>,
+}
+
+impl Disk for Files {
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all_at(bytes, offset)?;
+        file.sync_data()
+    }
+
+    fn renew(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let number = self.number + 1;
+        let (new, path) = (self.path(number, "new"), self.path(number, "wal"));
+        let written = written(&new, bytes).and_then(|file| {
+            // Never over a file that is there: two proxies may have been given one folder.
+            fs::hard_link(&new, &path)?;
+            File::open(&self.folder)?.sync_all()?;
+            Ok(file)
+        });
+        // Without its other name it is nobody's.
+        let _ = fs::remove_file(&new);
+        self.file = Some(written?);
+        self.number = number;
+        for old in std::mem::replace(&mut self.before, vec![path]) {
+            // What can't be removed now is read once more by the next boot, and changes nothing.
+            let _ = fs::remove_file(old);
         }
         Ok(())
     }
 }
 
-/// Reads the logs of boots before and begins this boot's.
+impl Files {
+    /// On a device that has no space, ever.
+    #[cfg(test)]
+    pub fn full() -> Self {
+        let file = OpenOptions::new().write(true).open("/dev/full").ok();
+        Files { folder: PathBuf::from("/dev/full"), number: 0, file, before: Vec::new() }
+    }
+
+    fn path(&self, number: u64, end: &str) -> PathBuf {
+        self.folder.join(format!("boot-{number:08}.{end}"))
+    }
+}
+
+/// A new file with these bytes, on stable storage.
+fn written(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Reads the logs of boots before and begins this boot's in their place.
 ///
 /// # Errors
 /// [`StateError`] where the folder can't be read, or no file be made. A log that can't be understood is no error: to lose it
 /// harms its owner alone.
-pub fn open(folder: &Path, pool: &Address, key: &[u8; 32]) -> Result<(Recovered, Journal<File>), StateError> {
+pub fn open(
+    folder: &Path,
+    pool: &Address,
+    key: &[u8; 32],
+) -> Result<(Recovered, Journal<Files>), StateError> {
     let failed = |what| {
         let path = folder.to_owned();
         move |source| StateError { path, what, source }
     };
     fs::create_dir_all(folder).map_err(failed("made"))?;
     let logs = numbered(folder).map_err(failed("read"))?;
+    let number = logs.last().map_or(0, |(number, _)| *number);
+    let mut files = Files { folder: folder.to_owned(), number, file: None, before: Vec::new() };
     let mut known = Recovered::default();
-    for (_, path) in &logs {
+    for (_, path) in logs {
         let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+        let read = File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
         read.map_err(failed("read"))?;
         let log = log::read(&bytes, pool);
         if log.left > 0 {
@@ -111,13 +135,10 @@ pub fn open(folder: &Path, pool: &Address, key: &[u8; 32]) -> Result<(Recovered,
             );
         }
         known = log::recover(known, &log);
+        // One that is not this pool's is somebody's still.
+        files.before.extend((log.good > 0).then_some(path));
     }
-    let next = logs.last().map_or(1, |(number, _)| number + 1);
-    let path = folder.join(format!("boot-{next:08}.wal"));
-    let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed("begun"))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("begun"))?;
-    let mut journal = Journal::begin(file, pool, key);
-    journal.write().map_err(failed("begun"))?;
+    let journal = Journal::after(known.clone(), files, pool, key).map_err(failed("begun"))?;
     Ok((known, journal))
 }
 

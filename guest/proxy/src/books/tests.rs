@@ -62,6 +62,8 @@ fn kind(record: &Record) -> u8 {
         Record::Charged { .. } => 3,
         Record::Released { .. } => 5,
         Record::Opened { .. } => 6,
+        Record::Owed { .. } => 7,
+        Record::Earned(_) => 8,
     }
 }
 
@@ -276,7 +278,7 @@ async fn many_at_once_share_syncs_and_are_all_told_right() {
 }
 
 #[test]
-fn logs_of_boots_before_are_read_in_order_and_none_is_written_over() {
+fn a_boot_reads_the_log_before_and_takes_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let pool = crate::play::POOL;
     let vault = Address { workchain: 0, hash: [5; 32] };
@@ -295,8 +297,118 @@ fn logs_of_boots_before_are_read_in_order_and_none_is_written_over() {
     std::fs::write(folder.path().join("boot-x.wal"), "?").unwrap();
     let (before, _) = open(folder.path(), &pool, &[4; 32]).unwrap();
     assert_eq!(before.vaults[&vault].lost, 200, "the torn record was never answered");
-    let names = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(names, 5);
+    assert_eq!(names(folder.path()), ["boot-00000004.wal", "boot-x.wal"]);
+    // Of another pool: not read, and not removed.
+    let other = open(folder.path(), &Address { workchain: 0, hash: [77; 32] }, &[5; 32]).unwrap().0;
+    assert_eq!(other, Recovered::default());
+    assert_eq!(names(folder.path()), ["boot-00000004.wal", "boot-00000005.wal", "boot-x.wal"]);
+}
+
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A crash at each step of a new log's beginning: the new file cut at any byte, whole beside the old one, and alone.
+#[test]
+fn a_crash_while_a_log_is_begun_anew_loses_nothing() {
+    let pool = crate::play::POOL;
+    let vault = |n: u8| Address { workchain: 0, hash: [n; 32] };
+    let first = tempfile::tempdir().unwrap();
+    let (_, journal) = open(first.path(), &pool, &[1; 32]).unwrap();
+    let mut journal = journal.renewed_every(1);
+    for n in 0..4u8 {
+        let id = u64::from(n);
+        journal.add(&[
+            Record::Opened { vault: vault(n), used: 7 * id, lost: id },
+            Record::Reserved { id, vault: vault(n), hold: 100 },
+        ]);
+        journal.write().unwrap();
+    }
+    journal.add(&[Record::Released { id: 2 }]);
+    journal.write().unwrap();
+    let old = std::fs::read(first.path().join("boot-00000001.wal")).unwrap();
+    journal.compact(0, |_| true).unwrap();
+    assert_eq!(names(first.path()), ["boot-00000002.wal"]);
+    let new = std::fs::read(first.path().join("boot-00000002.wal")).unwrap();
+    drop(journal);
+    let expected = open(first.path(), &pool, &[2; 32]).unwrap().0;
+    assert_eq!((expected.vaults[&vault(1)].lost, expected.vaults[&vault(2)].lost), (101, 2));
+
+    let left = |files: &[(&str, &[u8])]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let found = open(folder.path(), &pool, &[2; 32]).unwrap().0;
+        assert_eq!(names(folder.path()).iter().filter(|name| name.ends_with(".wal")).count(), 1);
+        found
+    };
+    let (was, is) = ("boot-00000001.wal", "boot-00000002.wal");
+    for cut in (0..=new.len()).step_by(7).chain([new.len()]) {
+        assert_eq!(left(&[(was, &old), ("boot-00000002.new", &new[..cut])]), expected, "cut at {cut}");
+    }
+    assert_eq!(left(&[(was, &old), (is, &new), ("boot-00000002.new", &new)]), expected);
+    assert_eq!(left(&[(was, &old), (is, &new)]), expected);
+    assert_eq!(left(&[(is, &new)]), expected);
+}
+
+#[tokio::test]
+async fn a_log_that_is_begun_anew_stays_short_and_forgets_nothing() {
+    const STEP: u64 = 2_000;
+    let boot = Boot::renewing(Recovered::default(), Some(STEP));
+    let mut purses = [boot.client(1, 1 << 40), boot.client(2, 1 << 40)];
+    let (mut charged, mut open, mut longest) = ([0; 2], Vec::new(), 0);
+    for n in 0..60 {
+        let (request, held) = hold(&boot, &mut purses[n % 2]).await;
+        if n % 20 == 19 {
+            open.push(held);
+            purses[n % 2].client.abandon(request);
+            continue;
+        }
+        let settled = finish(&boot, request, held, 10).await.unwrap();
+        charged[n % 2] += purses[n % 2].settle(request, &settled);
+        longest = longest.max(boot.tape.bytes().len() as u64);
+    }
+    // What two vaults, a worker and three open requests come to, four times, and a batch.
+    assert!(longest < 4 * 2_000 + STEP, "{longest}");
+    let recovered = recover(Recovered::default(), &boot.tape.log());
+    for (n, purse) in purses.iter().enumerate() {
+        let vault = &recovered.vaults[&purse.vault];
+        assert_eq!(vault.used, charged[n]);
+        assert_eq!(vault.owed.map(|(_, used)| used.voucher.total), Some(charged[n]));
+    }
+    assert_eq!(recovered.vaults.values().map(|vault| vault.lost).sum::<u64>(), 3 * most());
+    assert_eq!(recovered.payouts.len(), 1);
+    // A next boot claims with these.
+    let next = Boot::after(recovered);
+    let claims = next.money.books().look(|desk, _| desk.claims()).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.due).sum::<u64>(), charged[0] + charged[1]);
+    std::mem::forget(open);
+}
+
+#[tokio::test]
+async fn a_log_that_can_not_be_begun_anew_goes_on() {
+    let boot = Boot::renewing(Recovered::default(), Some(1));
+    let mut purse = boot.client(1, 1 << 40);
+    let (request, first) = hold(&boot, &mut purse).await;
+    // Room for what comes, and none for a second log beside it.
+    boot.tape.room(700);
+    finish(&boot, request, first, 10).await.unwrap();
+    let before = boot.tape.bytes().len();
+    let (request, second) = hold(&boot, &mut purse).await;
+    assert!(boot.tape.bytes().len() > before, "it goes on");
+    boot.tape.room(1 << 20);
+    finish(&boot, request, second, 10).await.unwrap();
+    // It is begun anew when it has grown once more.
+    for _ in 0..20 {
+        let (request, next) = hold(&boot, &mut purse).await;
+        finish(&boot, request, next, 10).await.unwrap();
+    }
+    let kinds: Vec<u8> = boot.tape.log().records.iter().map(kind).collect();
+    assert_eq!(kinds[..2], [6, 7], "{kinds:?}");
 }
 
 #[test]
@@ -359,8 +471,7 @@ async fn say(boot: &Boot, purses: &[Purse; 2], vouched: [u64; 2]) -> Said {
 
 #[test]
 fn a_device_without_space_keeps_what_is_lined_up() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut journal = Journal::begin(full, &crate::play::POOL, &[0; 32]);
+    let mut journal = Journal::begin(Files::full(), &crate::play::POOL, &[0; 32]);
     for _ in 0..2 {
         assert_eq!(journal.write().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         assert!(!journal.is_written());

@@ -128,7 +128,7 @@ impl Real {
         let folder = tempfile::tempdir().unwrap();
         let key = SecretKey::from_seed(&[0x42; 32]).public().to_bytes();
         let terms = money::rules(GLOBAL_ID, pool(POOL), Commission::new(500));
-        let (before, journal): (_, Journal<std::fs::File>) =
+        let (before, journal): (_, Journal<proxy::books::Files>) =
             proxy::books::open(folder.path(), &pool(POOL), &key).unwrap();
         let mut seed = 0u8;
         let seeds = move || {
