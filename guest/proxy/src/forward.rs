@@ -13,6 +13,7 @@
 
 mod answer;
 mod ask;
+mod reader;
 mod refusal;
 
 pub use refusal::Refusal;

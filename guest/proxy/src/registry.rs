@@ -211,6 +211,11 @@ impl<W: Way> Registry<W> {
         inner.router.models().into_iter().map(listed).collect()
     }
 
+    /// Requests that are under way at workers.
+    pub fn in_flight(&self) -> usize {
+        self.inner().router.in_flight() as usize
+    }
+
     /// How many workers are here.
     pub fn len(&self) -> usize {
         self.inner().router.len()

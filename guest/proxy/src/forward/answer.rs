@@ -7,6 +7,7 @@
 //! ```
 //! What is ready is passed on in one piece: a stream forwarded frame by frame costs a write and a TLS record each.
 
+use super::reader::{Cut, Reader};
 use super::{Asked, Front, Proof, Seat, Upstream};
 use crate::books::{Delivery, Hold, NotBooked};
 use crate::metrics::{Ended, Metrics, Worked};
@@ -20,7 +21,7 @@ use hyper::body::{Body as _, Frame};
 use payment::price::{Price, Tokens};
 use payment::proxy::{Facts, Settled};
 use payment::receipt::End;
-use protocol::market::{self, Blob, CountReader, Load, Most, Read, Usage};
+use protocol::market::{self, Blob, CountReader, Load, Most, Read, Usage, Written};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -50,7 +51,7 @@ pub struct Account {
     /// Of the worker that answers.
     pub proof: Proof,
     metrics: Arc<Metrics>,
-    _seat: Seat,
+    seat: Option<Seat>,
 }
 
 impl Account {
@@ -70,7 +71,7 @@ impl Account {
             model_root,
             proof: Proof::default(),
             metrics: front.metrics.clone(),
-            _seat: seat,
+            seat: Some(seat),
         }
     }
 
@@ -214,6 +215,7 @@ pub fn pass<U: Upstream>(begun: Box<Begun>, job: Job<U>, account: Account) -> Re
     let (status, kind) = (begun.status, begun.kind.clone());
     let passing = Passing {
         begun: *begun,
+        passed: false,
         job,
         account,
         first_ms,
@@ -224,7 +226,7 @@ pub fn pass<U: Upstream>(begun: Box<Begun>, job: Job<U>, account: Account) -> Re
         state: State::Flow,
         silence: Box::pin(sleep(SILENT)),
     };
-    let mut response = Response::new(Body::new(passing));
+    let mut response = Response::new(Body::new(Reader::of(passing)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
@@ -237,6 +239,8 @@ enum State {
     Flow,
     /// All were passed on; vouchers are being written.
     Settling(Settling),
+    /// Nobody read it.
+    Unread,
     /// Nothing more comes.
     Over,
 }
@@ -247,6 +251,8 @@ struct Passing<U: Way> {
     job: Job<U>,
     account: Account,
     first_ms: u64,
+    /// Whether anything was passed on.
+    passed: bool,
     /// Bytes that may still come.
     left: u64,
     hash: Sha256,
@@ -273,7 +279,7 @@ enum Step {
     Stop(Stop),
 }
 
-impl<U: Upstream> Passing<U> {
+impl<U: Way> Passing<U> {
     /// Everything that is ready, as one piece.
     fn flow(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let mut length: usize = self.begun.first.iter().map(Bytes::len).sum();
@@ -315,6 +321,7 @@ impl<U: Upstream> Passing<U> {
             return Step::Stop(Stop::Wrong);
         }
         self.left -= length;
+        self.passed = true;
         if self.account.is_paid() {
             self.hash.update(&piece);
         }
@@ -377,10 +384,14 @@ impl<U: Upstream> Passing<U> {
         self.begun.stream.then(|| Bytes::from(format!("{begin}data: {BROKEN}\n\n")))
     }
 
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cutoff>>> {
         loop {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
+                State::Unread => {
+                    self.state = State::Over;
+                    return Poll::Ready(Some(Err(Cutoff::Unread)));
+                }
                 State::Flow => match std::task::ready!(self.flow(cx)) {
                     Step::Data(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                     Step::Stop(Stop::End) => match self.finish() {
@@ -402,8 +413,8 @@ impl<U: Upstream> Passing<U> {
         }
     }
 
-    fn broken(&mut self, stop: &Stop) -> Option<Result<Frame<Bytes>, Broken>> {
-        Some(self.fail(stop).map(Frame::data).ok_or(Broken))
+    fn broken(&mut self, stop: &Stop) -> Option<Result<Frame<Bytes>, Cutoff>> {
+        Some(self.fail(stop).map(Frame::data).ok_or(Cutoff::Broken))
     }
 
     /// Vouchers for the client, if the books took it.
@@ -441,14 +452,18 @@ const BROKEN: &str = r#"{"error":{"message":"the worker broke off; nothing is ch
 
 /// The answer is not whole; the stream is reset.
 #[derive(Debug, thiserror::Error)]
-#[error("the worker broke off; nothing is charged")]
-struct Broken;
+enum Cutoff {
+    #[error("the worker broke off; nothing is charged")]
+    Broken,
+    #[error("nothing of the answer was read for {} s; what was passed on is charged", super::reader::PATIENCE.as_secs())]
+    Unread,
+}
 
-impl<U: Upstream> hyper::body::Body for Passing<U> {
+impl<U: Way> hyper::body::Body for Passing<U> {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = Cutoff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cutoff>>> {
         self.get_mut().step(cx)
     }
 }
@@ -473,16 +488,37 @@ impl<U: Way> Passing<U> {
         Some(Box::pin(money.books().finish(hold, delivery, self.job.paid.clone())))
     }
 
-    /// The client went away: what was delivered of a stream is charged, as far as the worker counted it.
+    /// The client went away. Where all was passed on it is charged like any; of a part, what was delivered is, as far as
+    /// the worker counted it. Otherwise whoever stops reading just before the vouchers would have the answer for nothing.
     fn cancelled(&mut self) {
+        if self.passed && self.begun.rest.is_none() && self.begun.first.is_empty() {
+            return match self.finish() {
+                // Nobody waits for the vouchers; they are kept for whoever asks.
+                Ok(_) => self.account.metrics.ended(Ended::Complete),
+                Err(stop) => drop(self.fail(&stop)),
+            };
+        }
         self.job.end(Outcome::Cancelled);
         self.account.metrics.worked(Worked::Cancelled);
         self.account.metrics.ended(Ended::Cancelled);
-        let (Some(read), Some(written)) = (self.begun.read, self.counts.last()) else { return };
+        // An answer that is no stream is counted at its end alone: until then it costs what was read for it.
+        let uncounted = (self.passed && !self.begun.stream).then(Written::default);
+        let (Some(read), Some(written)) = (self.begun.read, self.counts.last().or(uncounted)) else { return };
         let usage = Usage::of(read, written);
         if self.account.most.is_some_and(|most| usage.is_within(&most)) {
-            // Nobody waits for the vouchers; they are kept for whoever asks.
             drop(self.charge(usage, End::Cancelled));
+        }
+    }
+}
+
+impl<U: Way> Cut for Passing<U> {
+    fn cut(&mut self) {
+        if matches!(self.state, State::Flow) {
+            self.cancelled();
+            self.state = State::Unread;
+            // The worker is told, and what was held and not charged is given back.
+            (self.begun.rest, self.account.money, self.account.seat) = (None, None, None);
+            self.begun.first.clear();
         }
     }
 }

@@ -427,6 +427,100 @@ async fn a_client_that_leaves_before_anything_was_counted_pays_nothing() {
     assert_eq!(code_of(stage.send("GET", &path, "").await).await, (404, "not_charged".into()));
 }
 
+/// Lets time pass, as far as timers are concerned; whatever waits for it runs.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    for _ in 0..time.as_secs() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::task::yield_now().await;
+    }
+    tokio::time::resume();
+}
+
+/// What became of a request, once it is no longer under way.
+async fn became(stage: &Stage, purse: &Purse, number: u64) -> Kept {
+    loop {
+        match stage.kept(purse, number).await {
+            Some(Kept::Open) => tokio::task::yield_now().await,
+            other => return other.expect("it is known"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off_and_pays_for_what_was_passed_on() {
+    let parts = vec![Part::Data("data: a\n\n:c 3,0\n"), Part::Long(PIECES), Part::Long(PIECES), Part::Hang];
+    let (stage, mut purse) = paid(vec![stream(parts)]);
+    let (number, response) = stage.order(&mut purse).await;
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    pass(Duration::from_secs(50)).await;
+    assert_eq!(stage.kept(&purse, number).await, Some(Kept::Open), "it has its time");
+    body.frame().await.unwrap().unwrap();
+    pass(Duration::from_secs(50)).await;
+    assert_eq!(stage.kept(&purse, number).await, Some(Kept::Open), "whoever reads slowly reads");
+    assert_eq!((stage.front.in_flight(), stage.front.workers.in_flight()), (1, 1));
+    pass(Duration::from_secs(30)).await;
+    let Kept::Charged { receipt, .. } = became(&stage, &purse, number).await else { panic!("it is charged") };
+    assert_eq!((receipt.voucher.end, receipt.voucher.tokens.completion), (End::Cancelled, 3));
+    assert_eq!((stage.front.in_flight(), stage.front.workers.in_flight()), (0, 0), "its places are free");
+    assert!(body.frame().await.unwrap().is_err(), "the stream is reset");
+}
+
+/// More than is passed on as one piece.
+const PIECES: usize = 80 * 1024;
+
+#[tokio::test]
+async fn a_client_that_waits_for_its_worker_is_not_cut_off() {
+    let (stage, mut purse) = paid(vec![stream(vec![Part::Data("data: a\n\n:c 3,0\n"), Part::Hang])]);
+    let (number, response) = stage.order(&mut purse).await;
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    let waiting = tokio::spawn(async move { body.frame().await.is_some() });
+    tokio::task::yield_now().await;
+    pass(Duration::from_secs(100)).await;
+    assert_eq!(stage.kept(&purse, number).await, Some(Kept::Open));
+    // The worker's own time is over first.
+    pass(Duration::from_secs(30)).await;
+    assert!(waiting.await.unwrap());
+    assert_eq!(became(&stage, &purse, number).await, Kept::Free);
+}
+
+#[tokio::test]
+async fn whoever_takes_a_whole_answer_and_not_its_vouchers_has_paid() {
+    let (stage, mut purse) = paid(vec![json(vec![Part::Data("{}"), Part::Usage("5,0,2,0")])]);
+    let (number, response) = stage.order(&mut purse).await;
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "{}");
+    drop(body);
+    let Kept::Charged { receipt, .. } = became(&stage, &purse, number).await else { panic!("it is charged") };
+    assert_eq!((receipt.voucher.end, receipt.voucher.tokens.completion), (End::Complete, 2));
+
+    // And who does not even take it has not, nor holds a place for longer than whoever reads nothing.
+    let (number, response) = stage.order(&mut purse).await;
+    pass(Duration::from_secs(80)).await;
+    assert_eq!(became(&stage, &purse, number).await, Kept::Free);
+    assert_eq!((stage.front.in_flight(), stage.front.workers.in_flight()), (0, 0));
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_long_answer_that_is_left_costs_what_was_read_for_it() {
+    let long = Play {
+        status: 200,
+        headers: vec![JSON, ("chrysalis-tokens", "9,0")],
+        parts: vec![Part::Long(300 * 1024), Part::Hang],
+    };
+    let (stage, mut purse) = paid(vec![Some(long)]);
+    let (number, response) = stage.order(&mut purse).await;
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let Kept::Charged { receipt, .. } = became(&stage, &purse, number).await else { panic!("it is charged") };
+    let tokens = receipt.voucher.tokens;
+    assert_eq!((receipt.voucher.end, tokens.prompt, tokens.completion), (End::Cancelled, 9, 0));
+}
+
 #[tokio::test]
 async fn a_worker_that_fails_in_a_stream_costs_the_client_nothing_and_says_so() {
     let begun = || Part::Data("data: a\n\n:c 3,0\n");
