@@ -125,7 +125,7 @@ pub struct GpuAdvice {
 impl Document {
     /// Reads and validates; the bytes must be canonical.
     pub fn parse(what: &str, bytes: &[u8]) -> Result<Self, ReleaseError> {
-        let read: Document = Value::parse_canonical(what, bytes, MAX_DOCUMENT)?.read(what)?;
+        let read: Document = Value::read_canonical(what, bytes, MAX_DOCUMENT)?;
         read.check(what)?;
         Ok(read)
     }

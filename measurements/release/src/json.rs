@@ -48,6 +48,21 @@ impl Value {
         Ok(value)
     }
 
+    /// Reads a type from bytes that must be the only ones that say the same: canonical, and what the type itself would
+    /// write. Canonical JSON alone leaves a value its own spellings, such as the case of hexadecimal digits.
+    pub fn read_canonical<T: DeserializeOwned + Serialize>(
+        what: &str,
+        bytes: &[u8],
+        max: usize,
+    ) -> Result<T, ReleaseError> {
+        let value = Value::parse_canonical(what, bytes, max)?;
+        let read: T = value.read(what)?;
+        if Value::of(what, &read)? != value {
+            return Err(ReleaseError::NotCanonical { what: what.into() });
+        }
+        Ok(read)
+    }
+
     /// The value of anything that serializes; the way in for what we write ourselves.
     pub fn of(what: &str, written: &impl Serialize) -> Result<Self, ReleaseError> {
         let bytes = serde_json::to_vec(written).map_err(|e| syntax(what, &e))?;
@@ -225,6 +240,14 @@ mod tests {
             let refused = Value::parse_canonical("t", text.as_bytes(), 100);
             assert!(matches!(refused, Err(ReleaseError::NotCanonical { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_that_its_type_would_write_otherwise_is_not_canonical() {
+        let read = |text: &str| Value::read_canonical::<measure::Digest256>("t", text.as_bytes(), 100);
+        let lower = format!("\"{}\"", "ab".repeat(32));
+        assert!(read(&lower).is_ok());
+        assert!(matches!(read(&lower.to_uppercase()), Err(ReleaseError::NotCanonical { .. })));
     }
 
     proptest! {

@@ -121,8 +121,7 @@ pub struct Model {
 impl Measurements {
     /// Reads and validates; the bytes must be canonical.
     pub fn parse(what: &str, bytes: &[u8]) -> Result<Self, ReleaseError> {
-        let value = Value::parse_canonical(what, bytes, MAX_MEASUREMENTS)?;
-        let read: Measurements = value.read(what)?;
+        let read: Measurements = Value::read_canonical(what, bytes, MAX_MEASUREMENTS)?;
         read.check(what)?;
         Ok(read)
     }

@@ -58,7 +58,12 @@ fn seeds_measurements() -> Vec<Vec<u8>> {
 }
 
 fn run_document(bytes: &[u8]) -> bool {
-    Document::parse("fuzz", bytes).is_ok()
+    let read = Document::parse("fuzz", bytes);
+    if let Ok(read) = &read {
+        let written = read.to_bytes().expect("what was read can be written");
+        assert_eq!(written, bytes.strip_suffix(b"\n").unwrap_or(bytes), "a release has two spellings");
+    }
+    read.is_ok()
 }
 
 fn seeds_document() -> Vec<Vec<u8>> {
