@@ -21,6 +21,10 @@ pub struct Args {
     /// Leave out the set-up of images (for work on the pure crates); the VM stories are then not run, and it says so.
     #[arg(long)]
     no_vm: bool,
+    /// Where property tests begin: the same inputs in every run, so that a change is judged by itself. Another number
+    /// tries other inputs.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// Runs everything; the error names what failed.
@@ -119,6 +123,7 @@ fn cargo_test(house: &House, references: &References, node: &Node, args: &Args) 
         cargo.args(["--exclude", "e2e"]);
     }
     cargo.args(&args.filter);
+    cargo.env("PROPTEST_RNG_SEED", args.seed.to_string());
     cargo.env("CHRYSALIS_VECTORS", "/chrysalis/vectors");
     cargo.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
     cargo.env("CHRYSALIS_MODELS", house.checkout.cache().join("models"));
@@ -159,6 +164,7 @@ fn passed_in(line: &str) -> usize {
 fn host_tests(root: &Path, args: &Args) -> Result<usize> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--release", "--locked", "--quiet", "--package", "xtask", "--package", "builder"]);
+    cargo.env("PROPTEST_RNG_SEED", args.seed.to_string());
     counted(cargo.args(&args.filter).current_dir(root))
 }
 
