@@ -1,6 +1,8 @@
 //! Serving with small random decoders: neighbours, memory, fairness, cancelling, hostile folders and requests.
 
 mod common;
+#[path = "common/spoil.rs"]
+mod spoil;
 
 use common::decoder::{CONTEXT, Decoder, VOCABULARY};
 use engine::{
@@ -452,15 +454,7 @@ proptest! {
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
-        survive(name, |file| {
-            for (at, byte) in edits {
-                let at = at.index(file.len());
-                file[at] = byte;
-            }
-            if let Some(cut) = cut {
-                file.truncate(cut.index(file.len()));
-            }
-        });
+        survive(name, |file| spoil::spoil(file, &edits, cut));
     }
 
     #[test]
@@ -469,19 +463,7 @@ proptest! {
         which in any::<prop::sample::Index>(),
         number in prop::sample::select(&["0", "-1", "3", "7", "999999999", "18446744073709551615", "1e300", "null", "\"x\"", "[]"][..]),
     ) {
-        survive(name, |file| {
-            let text = String::from_utf8(file.clone()).unwrap();
-            let starts: Vec<usize> = text
-                .char_indices()
-                .filter(|(i, c)| c.is_ascii_digit() && text[..*i].ends_with([':', ',', '[']))
-                .map(|(i, _)| i)
-                .collect();
-            if !starts.is_empty() {
-                let start = starts[which.index(starts.len())];
-                let len = text[start..].find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
-                file.splice(start..start + len, number.bytes());
-            }
-        });
+        survive(name, |file| spoil::renumber(file, which, number));
     }
 
     #[test]
