@@ -1,11 +1,11 @@
 //! Which chain, and which root contract: options of everything that looks at the network's book.
 
-use crate::input::read;
-use anyhow::{Context, Result, ensure};
+use crate::money::chain::Pinned;
+use anyhow::{Context, Result};
 use client::gateway::{Facts, look};
 use payment::Address;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use ton::contract::account_of;
 use ton::{LiteClient, Network, parse_address};
@@ -37,7 +37,7 @@ pub struct Chain {
 impl ChainArgs {
     /// Reads the network; nothing is asked yet.
     pub fn open(&self) -> Result<Chain> {
-        let network = network(&self.network)?;
+        let network = Pinned::read(&self.network)?.network;
         let root = account("--root", &self.root)?;
         let ledger = Arc::new(LiteClient::of_several(&self.ledger, network));
         Ok(Chain { ledger, network, root })
@@ -59,18 +59,6 @@ pub fn account(option: &str, text: &str) -> Result<Address> {
     Ok(account_of(&address))
 }
 
-fn network(path: &Path) -> Result<Network> {
-    #[derive(serde::Deserialize)]
-    struct Within {
-        network: Network,
-    }
-    let bytes = read(path)?;
-    let within = serde_json::from_slice::<Within>(&bytes).map(|within| within.network);
-    within.or_else(|_| serde_json::from_slice(&bytes)).with_context(|| {
-        format!("--network {}: expected JSON with global_id, zero_root and zero_file", path.display())
-    })
-}
-
 /// nanoTON of an amount in TON with up to nine decimals.
 pub fn coins(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}`: expected an amount in TON, such as 1 or 0.25");
@@ -90,16 +78,6 @@ pub fn in_ton(nano: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A secret of 32 bytes in a file: one line of 64 hexadecimal digits.
-pub fn seed(option: &str, path: &Path) -> Result<[u8; 32]> {
-    let bytes = read(path)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let seed = hex::decode(text.trim()).ok().and_then(|seed| <[u8; 32]>::try_from(seed).ok());
-    // What stands there is a secret, or was meant to be one.
-    ensure!(seed.is_some(), "{option} {}: expected one line of 64 hexadecimal digits", path.display());
-    Ok(seed.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,19 +92,6 @@ mod tests {
         }
         for nano in [0, 1, 250_000_000, u64::MAX] {
             assert_eq!(coins(&in_ton(nano)), Ok(nano));
-        }
-    }
-
-    #[test]
-    fn a_seed_that_is_none_is_refused_without_being_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        std::fs::write(&path, format!("{}\n", "ab".repeat(32))).unwrap();
-        assert_eq!(seed("--vault-key", &path).unwrap(), [0xab; 32]);
-        for wrong in ["", "secret", "abab"] {
-            std::fs::write(&path, wrong).unwrap();
-            let error = format!("{:#}", seed("--vault-key", &path).unwrap_err());
-            assert!(error.contains("--vault-key") && !error.contains("secret"), "{error}");
         }
     }
 }

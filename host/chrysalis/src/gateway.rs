@@ -1,7 +1,8 @@
 //! `chrysalis gateway`: an OpenAI-compatible endpoint on loopback that pays attested proxies, and keeps their receipts.
 
-use crate::chain_args::{Chain, ChainArgs, account, coins, seed};
+use crate::chain_args::{Chain, ChainArgs, account, coins};
 use crate::input::read;
+use crate::money::key;
 use crate::output::{Outcome, line};
 use crate::trust::Target;
 use crate::tunnel::{headline, say, told_to_stop, verifier};
@@ -71,7 +72,7 @@ async fn gateway(args: &Args, json: bool) -> Result<Outcome> {
     let (chain, settings) = (args.chain.open()?, settings(args)?);
     let vaults = args.vault.iter().map(|text| account("--vault", text)).collect::<Result<Vec<_>>>()?;
     // Without a vault nothing is signed, so any key will do.
-    let key = args.vault_key.as_ref().map_or(Ok([0; 32]), |path| seed("--vault-key", path))?;
+    let key = args.vault_key.as_ref().map_or(Ok([0; 32]), |path| key::read(path)).context("--vault-key")?;
     // Where proxies are stands in the root's book.
     let (_, verifier, wanted) = verifier(&args.target, &args.wanted, Some(""), json)?;
     let wanted = Wanted { part: Part::Proxy, ..wanted };

@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -91,6 +92,8 @@ impl Network {
         let network = serde_json::json!({ "network": self.local.network });
         write("network.json", network.to_string().as_bytes());
         write("vault.key", format!("{}\n", hex::encode(SEED)).as_bytes());
+        let owners_alone = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(self.path("vault.key"), owners_alone).unwrap();
         write("root.der", &site().root);
         write("policy.toml", b"schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n");
         write("collateral.json", site().collateral.to_json().as_bytes());

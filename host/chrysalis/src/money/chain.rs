@@ -1,10 +1,11 @@
 //! The chain that a command works on, and sending from a wallet until a proven state shows the effect.
 
 use super::key;
+use crate::input::read;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use ton::wallet::{Wallet, sequence};
 use ton::{Address, Cell, Ledger as _, LiteClient, Network, ProvenAccount, message};
@@ -52,31 +53,31 @@ pub struct Purse {
     pub wallet: Wallet,
 }
 
+/// What a file pins: the network alone, or as a local chain writes it, with where its server listens.
 #[derive(Deserialize)]
-struct Pinned {
-    network: Network,
+pub struct Pinned {
+    pub network: Network,
     listen: Option<SocketAddr>,
+}
+
+impl Pinned {
+    /// Reads either form.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes =
+            read(path).context("--network: give the file that pins the network, such as `network.json`")?;
+        serde_json::from_slice(&bytes)
+            .or_else(|_| serde_json::from_slice(&bytes).map(|network| Pinned { network, listen: None }))
+            .with_context(|| {
+                format!("--network {}: expected global_id, zero_root and zero_file in JSON", path.display())
+            })
+    }
 }
 
 impl ChainArgs {
     /// The pinned network, and servers to ask.
     pub fn pinned(&self) -> Result<(Network, Vec<SocketAddr>)> {
         let place = self.network.display();
-        let bytes = std::fs::read(&self.network).with_context(|| {
-            format!("{place}: can't read; give --network with the file that pins the network")
-        })?;
-        let (network, listen) = match serde_json::from_slice::<Pinned>(&bytes) {
-            Ok(file) => (file.network, file.listen),
-            Err(_) => {
-                let bare = serde_json::from_slice::<Network>(&bytes);
-                (
-                    bare.with_context(|| {
-                        format!("{place}: expected global_id, zero_root and zero_file in JSON")
-                    })?,
-                    None,
-                )
-            }
-        };
+        let Pinned { network, listen } = Pinned::read(&self.network)?;
         let servers = if self.ledger.is_empty() { listen.into_iter().collect() } else { self.ledger.clone() };
         ensure!(!servers.is_empty(), "no lite server: give --ledger IP:PORT, for {place} names none");
         Ok((network, servers))

@@ -56,7 +56,11 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("chmod 600"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&path, "zz").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("64 hexadecimal"));
+        for wrong in ["zz", "", "secret", "abab"] {
+            std::fs::write(&path, wrong).unwrap();
+            let error = format!("{:#}", read(&path).unwrap_err());
+            // What stands there is a secret, or was meant to be one.
+            assert!(error.contains("64 hexadecimal") && !error.contains("secret"), "{error}");
+        }
     }
 }
