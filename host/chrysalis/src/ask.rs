@@ -21,28 +21,43 @@ pub struct Args {
 
 /// Verifies, asks, prints the vectors.
 pub fn run(args: Args, json: bool) -> Result<Outcome> {
-    let (endpoint, trust) = args.target.load()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let began = std::time::Instant::now();
-    let mut client = match runtime.block_on(Client::connect(&endpoint, &trust, args.target.at())) {
-        Ok(client) => client,
-        Err(error) => return refused(error, json),
-    };
-    let verified = began.elapsed();
-    let response = runtime.block_on(async {
-        let model = match args.model {
+    let Args { target, model, texts } = args;
+    let embed = async |client: &mut Client| {
+        let model = match model {
             Some(model) => model,
             None => {
                 let models = client.models().await?;
                 models.data.into_iter().next().map(|model| model.id).context("the worker lists no model")?
             }
         };
-        client.embed(&model, &args.texts).await.context("the worker was verified, but did not answer")
-    })?;
-    facts(json, &response, || {
+        client.embed(&model, &texts).await.context(SILENT)
+    };
+    verified(&target, json, embed, human)
+}
+
+/// What is said of a worker that was right and gave no answer.
+pub const SILENT: &str = "the worker was verified, but did not answer";
+
+/// Verifies a worker, asks it one thing, and prints the answer below the verdict.
+pub fn verified<A: serde::Serialize>(
+    target: &Target,
+    json: bool,
+    ask: impl AsyncFnOnce(&mut Client) -> Result<A>,
+    human: impl FnOnce(&A) -> String,
+) -> Result<Outcome> {
+    let (endpoint, trust) = target.load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let began = std::time::Instant::now();
+    let mut client = match runtime.block_on(Client::connect(&endpoint, &trust, target.at())) {
+        Ok(client) => client,
+        Err(error) => return refused(error, json),
+    };
+    let verified = began.elapsed();
+    let answer = runtime.block_on(ask(&mut client))?;
+    facts(json, &answer, || {
         let headline = client.appraised().verdict().to_string().lines().next().unwrap_or_default().to_owned();
         let millis = (verified.as_millis(), (began.elapsed() - verified).as_millis());
-        format!("{headline}\nverified in {} ms, answered in {} ms\n{}", millis.0, millis.1, human(&response))
+        format!("{headline}\nverified in {} ms, answered in {} ms\n{}", millis.0, millis.1, human(&answer))
     })?;
     Ok(Outcome::Fine)
 }

@@ -1,7 +1,7 @@
 //! `chrysalis chat`: verify a worker first, then ask it one thing.
 
-use crate::connect::refused;
-use crate::output::{Outcome, facts};
+use crate::ask::{SILENT, verified};
+use crate::output::Outcome;
 use crate::trust::Target;
 use anyhow::{Context, Result};
 use client::Client;
@@ -24,22 +24,9 @@ pub struct Args {
 
 /// Verifies, asks, prints the answer.
 pub fn run(args: Args, json: bool) -> Result<Outcome> {
-    let (endpoint, trust) = args.target.load()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let began = std::time::Instant::now();
-    let mut client = match runtime.block_on(Client::connect(&endpoint, &trust, args.target.at())) {
-        Ok(client) => client,
-        Err(error) => return refused(error, json),
-    };
-    let verified = began.elapsed();
-    let answer = runtime.block_on(client.chat(&args.model, &args.message, args.most));
-    let answer = answer.context("the worker was verified, but did not answer")?;
-    facts(json, &answer, || {
-        let headline = client.appraised().verdict().to_string().lines().next().unwrap_or_default().to_owned();
-        let millis = (verified.as_millis(), (began.elapsed() - verified).as_millis());
-        format!("{headline}\nverified in {} ms, answered in {} ms\n{}", millis.0, millis.1, human(&answer))
-    })?;
-    Ok(Outcome::Fine)
+    let Args { target, model, most, message } = args;
+    let chat = async |client: &mut Client| client.chat(&model, &message, most).await.context(SILENT);
+    verified(&target, json, chat, human)
 }
 
 /// What was written, and what it took. Control characters could drive a terminal.
