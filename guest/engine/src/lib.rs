@@ -28,6 +28,8 @@ mod families;
 mod files;
 mod generate;
 mod json;
+#[allow(unsafe_code, reason = "vector instructions, mapped files, and threads that write one slice: see the module")]
+mod kernels;
 mod pooling;
 mod recipe;
 mod shards;

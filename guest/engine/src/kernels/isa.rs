@@ -1,0 +1,134 @@
+//! Which instruction set computes, and the entrances to the loops compiled for each.
+
+use super::attend::{Heads, heads};
+use super::lanes::Plain;
+use super::rowwise;
+use super::tile::{Bf16, F16, F32, Int8, Work, streamed, tiles, widen};
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+use std::sync::OnceLock;
+
+/// An instruction set that this processor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Isa(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// All that this processor has, the best one last. The only way to an [`Isa`].
+    pub fn all() -> Vec<Isa> {
+        let mut all = vec![Isa(Set::Plain)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let common = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            if common && is_x86_feature_detected!("avx2") {
+                all.push(Isa(Set::Avx2));
+                let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+                let rest = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq");
+                all.extend((wide && rest).then_some(Isa(Set::Avx512)));
+            }
+        }
+        all
+    }
+
+    /// The best that this processor has.
+    pub fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::all().pop().unwrap_or(Isa(Set::Plain)))
+    }
+
+    /// Its name, such as `avx512`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Plain => "plain",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512",
+        }
+    }
+}
+
+/// A function for each instruction set out of a generic one, and one that chooses.
+macro_rules! compiled {
+    ($(#[$doc:meta])* $name:ident ( $($arg:ident : $type:ty),* ) = $path:path, $($element:ty)?) => {
+        $(#[$doc])*
+        pub(super) unsafe fn $name(isa: Isa, $($arg: $type),*) {
+            use $path as generic;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2($($arg: $type),*) {
+                // SAFETY: as the caller vouches.
+                unsafe { generic::<Avx2 $(, $element)?>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+            unsafe fn avx512($($arg: $type),*) {
+                // SAFETY: as the caller vouches.
+                unsafe { generic::<Avx512 $(, $element)?>($($arg),*) }
+            }
+            // SAFETY: an `Isa` exists only where the processor has it; the rest is the caller's word.
+            unsafe {
+                match isa.0 {
+                    Set::Plain => generic::<Plain $(, $element)?>($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Set::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Set::Avx512 => avx512($($arg),*),
+                }
+            }
+        }
+    };
+}
+
+compiled!(
+    /// [`tiles`] over single precision.
+    tiles_f32(work: Work, rows: usize, tokens: usize) = tiles, F32
+);
+compiled!(
+    /// [`streamed`] over single precision.
+    streamed_f32(work: Work, rows: usize, tokens: usize) = streamed, F32
+);
+compiled!(
+    /// [`streamed`] over half precision.
+    streamed_f16(work: Work, rows: usize, tokens: usize) = streamed, F16
+);
+compiled!(
+    /// [`streamed`] over bfloat16.
+    streamed_bf16(work: Work, rows: usize, tokens: usize) = streamed, Bf16
+);
+compiled!(
+    /// [`streamed`] over signed bytes with scales.
+    streamed_int8(work: Work, rows: usize, tokens: usize) = streamed, Int8
+);
+compiled!(
+    /// [`widen`] of half precision.
+    widen_f16(work: Work, rows: usize) = widen, F16
+);
+compiled!(
+    /// [`widen`] of bfloat16.
+    widen_bf16(work: Work, rows: usize) = widen, Bf16
+);
+compiled!(
+    /// [`widen`] of signed bytes with scales.
+    widen_int8(work: Work, rows: usize) = widen, Int8
+);
+compiled!(
+    /// [`heads`]: attention of some query heads.
+    attend_f32(work: Heads<'_>) = heads, F32
+);
+compiled!(
+    /// [`rowwise::normed`].
+    normed(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) = rowwise::normed,
+);
+compiled!(
+    /// [`rowwise::gated`].
+    gated(gate: &[f32], up: &[f32], out: &mut [f32]) = rowwise::gated,
+);

@@ -1,0 +1,117 @@
+//! What a processor does to several numbers at once, under one name for each instruction set.
+//!
+//! Loops are written once, generic over [`Lanes`], and are inlined into functions that are compiled for an instruction
+//! set; nothing else may call them. Weights are read byte by byte address, without alignment: they lie where a file has
+//! them. [`Plain`] needs nothing of the processor and is what the others are held against.
+
+use half::{bf16, f16};
+
+/// One instruction set. Every function may only run where the processor has it, and reads `N` elements at `p`.
+pub(super) trait Lanes: Copy {
+    /// Numbers of a vector.
+    const N: usize;
+    /// Whether there are 32 registers, not 16.
+    const WIDE: bool;
+    /// A vector of `N` numbers.
+    type V: Copy;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const u8) -> Self::V;
+    unsafe fn load_f16(p: *const u8) -> Self::V;
+    unsafe fn load_bf16(p: *const u8) -> Self::V;
+    unsafe fn load_i8(p: *const i8) -> Self::V;
+    /// The one f16 at `p`, everywhere.
+    unsafe fn splat_f16(p: *const u16) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Sum of all numbers.
+    unsafe fn sum(v: Self::V) -> f32;
+    /// Asks for the memory at `p`, which need not be there.
+    unsafe fn ask(p: *const u8);
+}
+
+/// Eight numbers without any instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+impl Plain {
+    #[inline(always)]
+    unsafe fn each<T: Copy>(p: *const u8, f: impl Fn(T) -> f32) -> [f32; 8] {
+        // SAFETY: the caller vouches for eight elements at `p`.
+        std::array::from_fn(|i| f(unsafe { p.cast::<T>().add(i).read_unaligned() }))
+    }
+}
+
+impl Lanes for Plain {
+    const N: usize = 8;
+    const WIDE: bool = false;
+    type V = [f32; 8];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::V {
+        [x; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> Self::V {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::each(p, f32::from_le_bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> Self::V {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::each(p, |bits| f16::from_le_bytes(bits).to_f32()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> Self::V {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::each(p, |bits| bf16::from_le_bytes(bits).to_f32()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::each(p.cast(), |x: i8| f32::from(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f16(p: *const u16) -> Self::V {
+        // SAFETY: as the caller vouches.
+        [f16::from_bits(unsafe { p.read_unaligned() }).to_f32(); 8]
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        // SAFETY: the caller vouches for room for eight numbers.
+        unsafe { p.cast::<Self::V>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // Two roundings: a fused one would be a call into a library here.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+
+    #[inline(always)]
+    unsafe fn ask(_: *const u8) {}
+}
