@@ -8,6 +8,7 @@ mod book;
 mod chain_args;
 mod chat;
 mod connect;
+mod doctor;
 mod eventlog;
 mod evidence_bundle;
 mod evidence_cmd;
@@ -70,6 +71,8 @@ enum Command {
     Reproduce(reproduce::Args),
     /// Say which package or crate put a file into the image, and why.
     Provenance(provenance::Args),
+    /// Say what this host lacks for confidential guests: what was seen, and what to do.
+    Doctor(doctor::Args),
     /// Boot an image and report its progress.
     Launch(launch::Args),
     /// Connect to a live peer and print the whole verdict on it.
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Command::Release(command) => release_cmd::run(command, json),
         Command::Reproduce(args) => reproduce::run(&args, json),
         Command::Provenance(args) => provenance::run(&args, json),
+        Command::Doctor(args) => doctor::run(args, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),

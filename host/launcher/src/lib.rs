@@ -12,14 +12,18 @@
 //! free).
 
 pub mod argv;
+pub mod doctor;
 mod error;
 pub mod floor;
 pub mod foretell;
+pub mod gpu;
 pub mod handoff;
+pub mod host;
 mod life;
 pub mod machine;
 mod process;
 pub mod qmp;
+mod raw;
 mod rundir;
 pub mod settings;
 pub mod watch;

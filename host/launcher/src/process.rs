@@ -5,6 +5,7 @@
 //! process: whoever starts a long-lived one must be a thread that lives as long.
 
 use crate::error::LaunchError;
+use crate::raw;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -29,7 +30,7 @@ impl Process {
         let out = File::create(log).map_err(LaunchError::file("log", log))?;
         let err = out.try_clone().map_err(LaunchError::file("log", log))?;
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-        leash::tie(&mut command);
+        raw::tie(&mut command);
         let child = command.spawn().map_err(|e| LaunchError::Tool {
             tool: name.into(),
             reason: format!("could not be started ({e}); is the tools root complete?"),
@@ -99,26 +100,5 @@ fn last_words(log: &Path) -> String {
     match console.tail(8) {
         text if text.is_empty() => String::new(),
         text => format!(", last words:\n{}", crate::watch::indent(&text)),
-    }
-}
-
-/// The one unsafe call of this crate.
-#[allow(unsafe_code, reason = "a parent-death signal can only be set between fork and exec (prctl(2))")]
-mod leash {
-    use rustix::io::Errno;
-    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
-    /// Makes the process die with the thread that starts it.
-    pub(super) fn tie(command: &mut Command) {
-        let parent = getpid();
-        let set = move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before the signal was set.
-            if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
-        };
-        // SAFETY: the closure makes three direct system calls and allocates nothing, so it is safe after fork.
-        unsafe { command.pre_exec(set) };
     }
 }
