@@ -27,12 +27,17 @@ pub fn busybox() -> Result<PathBuf> {
     found.context("no busybox in /usr/bin or /bin; run `cargo xtask bench`, whose tools root has it")
 }
 
+/// What this machine computes with.
+pub fn processor_here() -> String {
+    processor(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
 /// All facts, in the order of the report; `before` is the load when the run began.
 pub fn facts(stage: &Stage, before: &str) -> Result<Vec<(&'static str, String)>> {
     let artifacts = Artifacts::load(&stage.image())?;
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     Ok(vec![
-        ("CPU", processor(&read("/proc/cpuinfo"))),
+        ("CPU", processor_here()),
         ("load when it began and ended", format!("{before}, {}", load())),
         ("host kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("tools", packages()?),

@@ -13,6 +13,7 @@
 //! gateway.rs --+
 //! release.rs --+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
+//! engine/ ........ a report of its own (`--engine`), in the root where the engine's peers run
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
 //! covers, is in `docs/reference/bench.md`.
@@ -23,6 +24,7 @@
 mod appraisal;
 mod boot;
 mod channel;
+mod engine;
 mod explain;
 mod gateway;
 mod gpu;
@@ -66,6 +68,15 @@ struct Args {
     /// Boots of each of the two guests, alternating.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     boots: u32,
+    /// Measure the engine only, beside its peers: the folder that `cargo xtask bench` prepared for it.
+    #[arg(long)]
+    engine: Option<PathBuf>,
+    /// Rounds of each row of the engine.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Of the engine's rows, those whose name contains this; several times for several.
+    #[arg(long, requires = "engine")]
+    only: Vec<String>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -74,7 +85,11 @@ struct Args {
 /// Exit codes as everywhere: 0 fine, 1 a limit was missed, 2 a number could not be taken.
 fn main() -> ExitCode {
     let args = Args::parse();
-    let report = match measure(&args) {
+    let report = match &args.engine {
+        Some(folder) => engine::report(folder, args.rounds as usize, &args.only),
+        None => measure(&args),
+    };
+    let report = match report {
         Ok(report) => report,
         Err(error) => {
             eprintln!("error: {error:#}");

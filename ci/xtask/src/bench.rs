@@ -1,9 +1,12 @@
 //! `cargo xtask bench`: the numbers, each beside its peer or limit, measured in one run.
 
+use crate::peers;
 use crate::steps::{House, Steps};
 use anyhow::{Context, Result, bail};
 use builder::Profile;
+use builder::guest::Workshop;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The file that is taken for changed in a warm rebuild: the wire types, which most guest programs link.
@@ -18,13 +21,65 @@ pub struct Args {
     /// Report of `chrysalis reproduce --json`, made on this machine: its time becomes one of the numbers.
     #[arg(long)]
     reproduced: Option<PathBuf>,
+    /// Leave out the engine beside its peers: they take 10 GB and, the first time, a long while.
+    #[arg(long, conflicts_with = "engine")]
+    no_engine: bool,
+    /// Measure nothing but the engine.
+    #[arg(long)]
+    engine: bool,
+    /// Of the engine's rows, those whose name contains this; several times for several. Implies --engine.
+    #[arg(long, conflicts_with = "no_engine")]
+    only: Vec<String>,
+    /// Rounds of each of the engine's rows.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
 }
 
 /// Builds what is measured, then runs the bench program inside the tools root.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
+    let house = House::open(root)?;
+    if args.engine || !args.only.is_empty() {
+        return engine(&house, args);
+    }
+    // Both say what they missed before either ends the run.
+    let rest = rest(&house, args);
+    let engine = if args.no_engine { Ok(()) } else { engine(&house, args) };
+    rest.and(engine)
+}
+
+/// The engine beside its peers, in the root where they run.
+fn engine(house: &House, args: &Args) -> Result<()> {
+    let mut steps = Steps::new(3);
+    steps.next(
+        "What the engine is measured beside: llama.cpp, onnxruntime, transformers, and weights for all",
+    );
+    let peers = peers::ready(house)?;
+    steps.done("ready");
+
+    steps.next("The programs that measure and that are measured");
+    let workshop = house.workshop(&[])?;
+    compile(&workshop, &["--package", "bench", "--package", "engine", "--bins", "--example", "measure"])?;
+    let target = house.checkout.cache().join("target/release");
+    let measure = peers.stage().join("measure");
+    let _ = std::fs::remove_file(&measure);
+    std::fs::hard_link(target.join("examples/measure"), &measure)
+        .with_context(|| format!("{}: can't link", measure.display()))?;
+    drop(workshop);
+    steps.done("compiled");
+
+    steps.next("The engine and its peers, in turns (keep the machine idle)");
+    let mut bench = peers.command(&target.join("bench").display().to_string());
+    bench.arg("--engine").arg(peers.stage()).arg("--rounds").arg(args.rounds.to_string());
+    bench.args(args.only.iter().flat_map(|name| ["--only", name]));
+    finish(house, bench, args)?;
+    steps.done("every limit was met");
+    Ok(())
+}
+
+/// Everything but the engine.
+fn rest(house: &House, args: &Args) -> Result<()> {
     let mut steps = Steps::new(4);
     steps.next("Set-up");
-    let house = House::open(root)?;
     house.image(Profile::Debug)?;
     house.model_disk()?;
     // The stage of the VM stories has both.
@@ -33,22 +88,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     steps.done("image, model disk and simulated platforms ready");
 
     steps.next("Warm rebuild of the image, as after a change of the wire types");
-    let rebuild = rebuild(&house)?;
+    let rebuild = rebuild(house)?;
     steps.done("rebuilt");
 
     steps.next("The programs that measure and that are measured");
     let workshop = house.workshop(&[])?;
-    let mut cargo = workshop.cargo();
-    cargo.args(["build", "--release", "--locked", "--offline", "--quiet"]);
-    cargo.args([
-        "--manifest-path",
-        "/chrysalis/src/Cargo.toml",
-        "--package",
-        "bench",
-        "--package",
-        "chrysalis",
-    ]);
-    crate::host::run(&mut cargo)?;
+    compile(&workshop, &["--package", "bench", "--package", "chrysalis"])?;
     drop(workshop);
     steps.done("compiled");
 
@@ -59,15 +104,27 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     if let Some(report) = &args.reproduced {
         bench.arg("--reproduced").arg(report);
     }
-    if args.json {
-        bench.arg("--json");
-    }
+    finish(house, bench, args)?;
+    steps.done("every limit was met");
+    Ok(())
+}
+
+/// Compiles in the profile of everything else.
+fn compile(workshop: &Workshop, what: &[&str]) -> Result<()> {
+    let mut cargo = workshop.cargo();
+    cargo.args(["build", "--release", "--locked", "--offline", "--quiet"]);
+    cargo.args(["--manifest-path", "/chrysalis/src/Cargo.toml"]).args(what);
+    crate::host::run(&mut cargo)
+}
+
+/// Runs the bench program; the error says that a limit was missed.
+fn finish(house: &House, mut bench: Command, args: &Args) -> Result<()> {
+    bench.args(args.json.then_some("--json"));
     bench.env("CHRYSALIS_CHECKOUT", house.checkout.root()).env("CHRYSALIS_CACHE", house.checkout.cache());
-    let status = bench.status().context("the bench program does not start in the tools root")?;
+    let status = bench.status().context("the bench program does not start in its root")?;
     if !status.success() {
         bail!("a number missed its limit, or could not be taken; the lines above say which");
     }
-    steps.done("every limit was met");
     Ok(())
 }
 

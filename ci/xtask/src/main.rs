@@ -11,6 +11,7 @@ mod flake;
 mod fuzz;
 mod host;
 mod node;
+mod peers;
 mod reference;
 mod serve;
 mod steps;

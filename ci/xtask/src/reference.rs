@@ -66,7 +66,8 @@ pub fn wheels_of(house: &House, pins: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(site)
 }
 
-fn unpack(house: &House, downloads: &Path, site: &Path) -> Result<()> {
+/// Unpacks all wheels of a folder side by side.
+pub fn unpack(house: &House, downloads: &Path, site: &Path) -> Result<()> {
     let entries =
         std::fs::read_dir(downloads).with_context(|| format!("{}: unreadable", downloads.display()))?;
     let mut count = 0;
