@@ -17,6 +17,7 @@ mod evidence_gpu;
 mod evidence_verify;
 mod follow;
 mod gateway;
+mod gpu;
 mod image;
 mod input;
 mod launch;
@@ -73,6 +74,9 @@ enum Command {
     Provenance(provenance::Args),
     /// Say what this host lacks for confidential guests: what was seen, and what to do.
     Doctor(doctor::Args),
+    /// Read and set the modes of GPUs and NVSwitches, hand them to guests and take them back.
+    #[command(subcommand)]
+    Gpu(gpu::Command),
     /// Boot an image and report its progress.
     Launch(launch::Args),
     /// Connect to a live peer and print the whole verdict on it.
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Command::Reproduce(args) => reproduce::run(&args, json),
         Command::Provenance(args) => provenance::run(&args, json),
         Command::Doctor(args) => doctor::run(args, json),
+        Command::Gpu(command) => gpu::run(command, json),
         Command::Launch(args) => launch::run(args, json),
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),

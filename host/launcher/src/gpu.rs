@@ -1,2 +1,28 @@
 //! GPUs and NVSwitches for guests: which mode they are in, how they get into another, and to whom they belong.
+//!
+//! ```text
+//! sysfs --tree--> Device --plan--> [Step] --apply--> sysfs, NVIDIA's tool
+//!                                     journal: what was before, until it is again
+//! ```
+//! One plan is for all devices of the host: all of them change, or none. Modes are read from registers ([`chip`]), stored by
+//! NVIDIA's own tool ([`tool`]) and become active with a reset. Nothing here was validated on hardware: it is tested on a
+//! fake PCI tree that answers writes as Linux' driver model does.
+//!
+//! Deliberately absent: `devtools` as a mode to go to, loading of kernel modules, secondary bus resets.
+
+mod apply;
 pub mod chip;
+mod error;
+mod journal;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod tool;
+mod tree;
+
+pub use apply::{Board, Done, Patience};
+pub use error::GpuError;
+pub use journal::{Held, STATE};
+pub use plan::{Step, Target, VFIO};
+pub use tool::{Admin, Source, Tool};
+pub use tree::{Device, RealSysfs, Sysfs, devices};

@@ -63,6 +63,13 @@ pub struct Chip {
     boot: u32,
 }
 
+impl Chip {
+    /// Whether it is of the first generation with confidential computing.
+    pub fn is_hopper(&self) -> bool {
+        self.hopper
+    }
+}
+
 const fn chip(name: &'static str, hopper: bool, boot: u32) -> Chip {
     Chip { name, hopper, boot }
 }
