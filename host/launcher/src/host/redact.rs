@@ -61,10 +61,7 @@ pub(super) fn redact(text: &str, host: &str) -> String {
 pub(super) fn redact_cmdline(text: &str) -> String {
     let keep = |word: &str| {
         let name = word.split('=').next().unwrap_or(word);
-        let kept = PARAMETERS
-            .iter()
-            .any(|known| name == *known || (known.ends_with('.') && name.starts_with(known)));
-        kept || !word.contains('=') && word.len() < 24 && !is_identifier(word)
+        PARAMETERS.iter().any(|known| name == *known || (known.ends_with('.') && name.starts_with(known)))
     };
     let words = text.split_whitespace();
     words.map(|word| if keep(word) { word } else { GONE }).collect::<Vec<_>>().join(" ")
@@ -103,7 +100,8 @@ fn words(line: &str, host: &str) -> String {
             .filter(|(_, port)| port.parse::<u16>().is_ok())
             .map_or(bare, |(name, _)| name);
         let remote = (out.ends_with("//") || out.ends_with("tcp ")) && !is_public(name);
-        let hidden = if is_identifier(bare) || same(bare, host) {
+        let home = out.ends_with("/home/");
+        let hidden = if is_identifier(bare) || same(bare, host) || home {
             bare
         } else if is_ip(name) || same(name, host) || remote {
             name
@@ -179,6 +177,7 @@ mod tests {
             "connect 10.1.2.3:8081",
             "https://pccs.acme.example:8081/sgx/",
             "reach tcp acme:8081",
+            "tdvf /home/acme/OVMF.fd",
             "inet6 fe80::1c2d:3e4f",
             "ppid 0123456789abcdef0123456789ABCDEF",
             "Serial Number: 1654922006536",
@@ -215,9 +214,12 @@ mod tests {
 
     #[test]
     fn a_command_line_keeps_what_is_known_and_nothing_else() {
-        let line = "BOOT_IMAGE=/vmlinuz-6.16 root=/dev/mapper/acme-root ro nohibernate kvm_intel.tdx=1 intel_iommu=on ip=10.0.0.2 corp.secret=1";
+        let line = "BOOT_IMAGE=/vmlinuz-6.16 root=/dev/mapper/acme-root ro nohibernate kvm_intel.tdx=1 intel_iommu=on ip=10.0.0.2 corp.secret=1 flag";
         let kept = redact_cmdline(line);
-        assert_eq!(kept, "REDACTED REDACTED ro nohibernate kvm_intel.tdx=1 intel_iommu=on REDACTED REDACTED");
+        assert_eq!(
+            kept,
+            "REDACTED REDACTED ro nohibernate kvm_intel.tdx=1 intel_iommu=on REDACTED REDACTED REDACTED"
+        );
         assert!(redact(&format!("[    0.0] Kernel command line: {line}"), "").ends_with(&kept));
     }
 }
