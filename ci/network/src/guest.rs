@@ -1,7 +1,9 @@
 //! A daemon as a process on a SIMULATED machine, which can be killed and started again in the same place.
 
+use crate::stage::Stage;
 use crate::support::{Site, play};
 use protocol::Attester;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -9,16 +11,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long a process may take for what is expected of it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines of a log that are shown when the play fails.
+const LAST: usize = 12;
+
+/// Set when the play was told to end: whoever waits gives up.
+pub static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// One machine: its folder stays when its daemon is killed.
 pub struct Machine {
-    folder: tempfile::TempDir,
-    programs: tempfile::TempDir,
-    /// Static configuration without its trust section.
+    name: String,
+    folder: TempDir,
+    programs: TempDir,
+    /// Static configuration.
     config: String,
     dial: Vec<SocketAddr>,
     lite: SocketAddr,
@@ -26,24 +36,35 @@ pub struct Machine {
     pub address: Option<SocketAddr>,
     child: Option<Child>,
     stop: Arc<AtomicBool>,
+    platform: Option<JoinHandle<()>>,
 }
 
 impl Machine {
-    /// A machine of `program`, not started yet; it believes guests of `site`.
-    pub fn new(program: &Path, site: &Site, config: &str, dial: &[SocketAddr], lite: SocketAddr) -> Machine {
-        let folder = tempfile::tempdir().unwrap();
+    /// A machine of `program`, not started yet; it believes whom the stage accepts. `config` lacks the trust section.
+    pub fn new(stage: &Stage, name: &str, program: &Path, config: &str, dial: &[SocketAddr]) -> Machine {
+        let prefix = format!("{}-", name.replace(' ', "-"));
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(stage.folder.path()).unwrap();
         for name in ["tsm", "trust", "models", "state"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let trust = site.handed(&site.reference(), &folder.path().join("trust"));
+        let trust = stage.handed(&folder.path().join("trust"));
         // Linked, never copied: a copy could not be run while another thread's child held it open for writing.
         let programs = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
         fs::hard_link(program, programs.path().join("daemon")).unwrap();
         fs::write(programs.path().join("SIMULATED"), "").unwrap();
-        let config = format!("{config}{trust}");
-        let (dial, stop) = (dial.to_vec(), Arc::default());
-        let machine = Machine { folder, programs, config, dial, lite, address: None, child: None, stop };
-        machine.boot(site);
+        let mut machine = Machine {
+            name: name.into(),
+            folder,
+            programs,
+            config: format!("{config}{trust}"),
+            dial: dial.to_vec(),
+            lite: stage.at,
+            address: None,
+            child: None,
+            stop: Arc::default(),
+            platform: None,
+        };
+        machine.boot(&stage.site);
         machine
     }
 
@@ -53,7 +74,7 @@ impl Machine {
     }
 
     /// What the platform gives it, as files.
-    fn boot(&self, site: &Site) {
+    fn boot(&mut self, site: &Site) {
         let attester = site.attester(self.config.as_bytes());
         fs::write(self.path("tpm-log"), attester.event_log().unwrap().bytes).unwrap();
         fs::write(self.path("runtime"), attester.runtime().unwrap()).unwrap();
@@ -63,7 +84,7 @@ impl Machine {
             format!("schema = 1\naddress = \"127.0.0.1/8\"\ndial = {dial:?}\nledger = [\"{}\"]\n", self.lite);
         fs::write(self.path("runtime.toml"), runtime).unwrap();
         let (base, stopping) = (self.path("tsm"), self.stop.clone());
-        std::thread::spawn(move || play(&base, attester.as_ref(), &stopping));
+        self.platform = Some(std::thread::spawn(move || play(&base, attester.as_ref(), &stopping)));
     }
 
     /// Starts the daemon and waits until it serves; `more` are options with a name in its folder.
@@ -71,7 +92,7 @@ impl Machine {
         let socket = self.path("notify");
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        notify.set_nonblocking(true).unwrap();
         let mut command = Command::new(self.programs.path().join("daemon"));
         let shared = [
             ("--config", "static.toml"),
@@ -89,11 +110,14 @@ impl Machine {
         let listen = self.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
         let log = File::create(self.path("log")).unwrap();
         command.args(["--listen", &listen]).env("NOTIFY_SOCKET", &socket).stdin(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
-        let mut word = [0; 64];
-        let said = notify.recv(&mut word);
-        assert!(said.is_ok(), "the daemon does not serve: {}", self.log());
-        let address = until("the daemon to say where it serves", || {
+        let (name, child) = (&self.name, self.child.insert(command.spawn().unwrap()));
+        until(&format!("{name} to serve"), || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("{name} ended with {status} before it served");
+            }
+            notify.recv(&mut [0; 64]).ok()
+        });
+        let address = until(&format!("{} to say where it serves", self.name), || {
             let log = self.log();
             let line = log.lines().find(|line| line.contains("serving"))?;
             line.split([' ', ';']).find_map(|word| word.parse().ok())
@@ -107,6 +131,12 @@ impl Machine {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// Stops it in the middle of whatever it does (SIGSTOP); nobody is told, its connections stay.
+    pub fn freeze(&mut self) {
+        let child = self.child.as_ref().expect("a daemon that runs");
+        kill_process(Pid::from_child(child), Signal::STOP).unwrap();
+    }
+
     /// Kills it at once (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -118,10 +148,17 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
         self.kill();
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(platform) = self.platform.take() {
+            let _ = platform.join();
+        }
         if std::thread::panicking() {
-            eprintln!("--- a daemon's log:\n{}", self.log());
+            self.folder.disable_cleanup(true);
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST)..].join("\n    ");
+            eprintln!("--- {}, {}:\n    {last}", self.name, self.path("log").display());
         }
     }
 }
@@ -133,6 +170,7 @@ pub fn until<T>(what: &str, mut asked: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = asked() {
             return found;
         }
+        assert!(!STOPPED.load(Ordering::Relaxed), "told to end while waiting for {what}");
         assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }

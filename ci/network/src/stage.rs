@@ -2,18 +2,21 @@
 
 use crate::guest::{PATIENCE, until};
 use crate::support::Site;
+use evidence::Reference;
+use protocol::config::file_hash;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
+use tempfile::TempDir;
 use ton::forms::{Control, Question, Reply};
 use ton::{Address, Link};
 
-/// Milliseconds between two blocks.
-const BLOCK_MS: &str = "50";
+/// Milliseconds between two blocks in tests.
+const BLOCK_MS: u32 = 50;
 /// nanoTON.
 pub const TON: u64 = 1_000_000_000;
 
@@ -43,42 +46,78 @@ impl Drop for Process {
 
 /// The chain, a SIMULATED platform, and a folder where people keep their keys.
 pub struct Stage {
-    /// The platform that all process guests are of.
+    /// The platform that all guests are of.
     pub site: Site,
-    /// Where everybody's files lie, and the commands run.
-    pub folder: tempfile::TempDir,
+    /// Where everybody's files lie, and the commands run. It stays if the play fails.
+    pub folder: TempDir,
     program: PathBuf,
     front_door: PathBuf,
+    block_ms: u32,
     chain: Option<Process>,
     /// Where the chain's lite server listens.
     pub at: SocketAddr,
     /// What a guest's static configuration says of the chain, but for the root.
     pub pin: String,
+    accepted: Vec<Reference>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Stage {
-    /// A fresh chain of this program; people give their orders by the other one.
+    /// A fresh chain of this program, and a platform that nobody knows yet; people give their orders by the other program.
     pub fn new(program: PathBuf, front_door: PathBuf) -> Stage {
+        Stage::of(Site::new(), BLOCK_MS, program, front_door)
+    }
+
+    /// The same on a platform that is there, with so many milliseconds between two blocks.
+    pub fn of(site: Site, block_ms: u32, program: PathBuf, front_door: PathBuf) -> Stage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::Builder::new().prefix("chrysalis-network-").tempdir().unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let (site, pin) = (Site::new(), String::new());
-        let mut stage = Stage { site, folder, program, front_door, chain: None, at: any, pin, runtime };
+        let (accepted, pin) = (vec![site.reference()], String::new());
+        let mut stage = Stage {
+            site,
+            folder,
+            program,
+            front_door,
+            block_ms,
+            chain: None,
+            at: any,
+            pin,
+            accepted,
+            runtime,
+        };
         stage.start_chain();
-        stage.site.handed(&stage.site.reference(), stage.folder.path());
+        stage.handed(stage.folder.path());
         fs::copy(stage.path("simulated-root.der"), stage.path("root.der")).unwrap();
         let policy = "schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n";
         fs::write(stage.path("policy.toml"), policy).unwrap();
         stage
     }
 
+    /// From now on, guests believe guests of this release too.
+    pub fn accept(&mut self, reference: Reference) {
+        self.accepted.push(reference);
+    }
+
+    /// The files that a guest is handed, and the section that says whom it believes.
+    pub fn handed(&self, folder: &Path) -> String {
+        let mut hashes = Vec::new();
+        for (number, reference) in self.accepted.iter().enumerate() {
+            let bytes = serde_json::to_vec(reference).unwrap();
+            fs::write(folder.join(format!("reference-{number}.json")), &bytes).unwrap();
+            hashes.push(file_hash(&bytes).to_string());
+        }
+        self.site.handed_with(&format!("references = {hashes:?}"), folder)
+    }
+
     /// Starts the chain's process, in the same folder and on the same port as before.
     pub fn start_chain(&mut self) {
+        let log = fs::File::create(self.path("chain.log")).unwrap();
         let mut command = Command::new(&self.program);
-        command.args(["--json", "--block-ms", BLOCK_MS, "--listen", &self.at.to_string()]);
-        let mut child = command.arg("--dir").arg(self.path("chain")).stdout(Stdio::piped()).spawn().unwrap();
-        let facts = first_line(child.stdout.take().unwrap());
+        command.args(["--json", "--block-ms", &self.block_ms.to_string(), "--listen", &self.at.to_string()]);
+        command.arg("--dir").arg(self.path("chain")).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let facts = first_line(child.stdout.take().unwrap(), &self.path("chain.log"));
         self.chain = Some(Process(child));
         self.at = facts["listen"].as_str().unwrap().parse().unwrap();
         let network = &facts["network"];
@@ -131,6 +170,12 @@ impl Stage {
         self.facts(&[words, &peer, &TRUST].concat())
     }
 
+    /// What a proxy counts, by name and labels.
+    pub fn metrics(&self, proxy: SocketAddr) -> Value {
+        let mut facts = self.facts(&[&["status", &proxy.to_string()][..], &TRUST].concat());
+        facts["metrics"].take()
+    }
+
     /// A wallet with so many TON; its address.
     pub fn wallet(&self, file: &str, ton: u64) -> String {
         let made = self.facts(&["wallet", "new", file]);
@@ -158,9 +203,18 @@ impl Stage {
         let log = fs::File::create(self.path("gateway.log")).unwrap();
         let mut child =
             command.current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let facts = first_line(child.stdout.take().unwrap());
+        let facts = first_line(child.stdout.take().unwrap(), &self.path("gateway.log"));
         let address = text(&facts, "address").parse().unwrap();
         (Process(child), address)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("--- every log and file of this network stays in {}", self.folder.path().display());
+        }
     }
 }
 
@@ -174,12 +228,15 @@ pub fn text(facts: &Value, field: &str) -> String {
 }
 
 /// The first line of a program's output, as JSON; the rest is read away, since a full pipe would stop it.
-fn first_line(out: ChildStdout) -> Value {
+fn first_line(out: ChildStdout, log: &Path) -> Value {
     let mut lines = BufReader::new(out);
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
     std::thread::spawn(move || lines.lines().for_each(drop));
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    serde_json::from_str(&line).unwrap_or_else(|error| {
+        let said = fs::read_to_string(log).unwrap_or_default();
+        panic!("{error} in {line:?}; {} says:\n{said}", log.display())
+    })
 }
 
 /// Posts JSON to the gateway; status, body and headers that say what was charged.

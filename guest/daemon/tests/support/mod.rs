@@ -3,14 +3,14 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use evidence::{Policy, Reference};
+use evidence::{Collateral, Policy, Reference};
 use protocol::channel::Part;
 use protocol::config::file_hash;
 use protocol::evidence::EventLog;
 use protocol::progress::Stage;
 use protocol::{AttestError, Attester, Digest384};
 use ratls::{Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
-use simulator::{Guest, Options, Platform};
+use simulator::{Guest, Identity, Options, Platform};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -31,16 +31,32 @@ pub fn now() -> u64 {
 }
 
 /// One simulated platform, which is valid now; all its guests are of one release.
-pub struct Site(Platform);
+pub struct Site {
+    identity: Identity,
+    root: Vec<u8>,
+    collateral: Collateral,
+}
 
 impl Site {
     pub fn new() -> Self {
-        Site(Platform::with(Options::valid(now(), 2)).unwrap())
+        let platform = Platform::with(Options::valid(now(), 2)).unwrap();
+        let (root, collateral) = (platform.root_der().unwrap(), platform.collateral().unwrap());
+        Site { identity: platform.identity().unwrap(), root, collateral }
+    }
+
+    /// The platform whose keys `chrysalis-simulator pki` wrote to this folder.
+    pub fn of(folder: &Path) -> Self {
+        let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        Site {
+            identity: Identity::from_bytes(&read("identity.bin")).unwrap(),
+            root: read("root.der"),
+            collateral: Collateral::parse(&read("collateral.json")).unwrap(),
+        }
     }
 
     /// The guest's side of a machine with this configuration.
     pub fn attester(&self, static_config: &[u8]) -> Arc<Simulated> {
-        Arc::new(Simulated(Guest::boot(self.0.identity().unwrap(), static_config, &[]).unwrap()))
+        Arc::new(Simulated(Guest::boot(self.identity.clone(), static_config, &[]).unwrap()))
     }
 
     /// An end in this process that is such a machine.
@@ -63,8 +79,8 @@ impl Site {
 
     /// What verifies its guests in this process.
     pub fn verifier(&self) -> Arc<Verifier> {
-        let policy = Policy::simulated(&self.0.root_der().unwrap()).unwrap();
-        let trust = Trust::new(policy, self.0.collateral().unwrap(), self.reference());
+        let policy = Policy::simulated(&self.root).unwrap();
+        let trust = Trust::new(policy, self.collateral.clone(), self.reference());
         Arc::new(Verifier::new(trust, now))
     }
 
@@ -77,13 +93,12 @@ impl Site {
 
     /// The same, where this line says what is accepted.
     pub fn handed_with(&self, accepted: &str, folder: &Path) -> String {
-        let root = self.0.root_der().unwrap();
-        fs::write(folder.join("simulated-root.der"), &root).unwrap();
-        fs::write(folder.join("collateral.json"), self.0.collateral().unwrap().to_json()).unwrap();
+        fs::write(folder.join("simulated-root.der"), &self.root).unwrap();
+        fs::write(folder.join("collateral.json"), self.collateral.to_json()).unwrap();
         format!(
             "[trust]\npolicy = 'schema = 1\nplatform = \"simulated\"\nroot = \"root.der\"\n'\n{accepted}\n\
              simulated_root = \"{}\"\nnot_before = {}\n",
-            file_hash(&root),
+            file_hash(&self.root),
             now() - 60,
         )
         .replace('\'', "'''")
