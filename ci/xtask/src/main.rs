@@ -10,6 +10,7 @@ mod conformance;
 mod flake;
 mod fuzz;
 mod host;
+mod leash;
 mod node;
 mod peers;
 mod reference;
@@ -32,7 +33,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Set up, build the measured image, boot it, verify it, ask it.
+    /// Set up, build the measured image, boot it, verify it, ask it, and play a network that pays for answers.
     Up(up::Args),
     /// Set up and run every test, VM stories included.
     Test(test::Args),
