@@ -12,6 +12,7 @@
 //! channel.rs --+
 //! gateway.rs --+
 //! release.rs --+
+//! doctor.rs ---+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! engine/ ........ a report of its own (`--engine`), in the root where the engine's peers run
 //! ```
@@ -24,6 +25,7 @@
 mod appraisal;
 mod boot;
 mod channel;
+mod doctor;
 mod engine;
 mod explain;
 mod gateway;
@@ -124,6 +126,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.extend(channel::measure()?);
     numbers.push(gateway::measure(&scratch)?);
     numbers.extend(release::measure(&scratch)?);
+    numbers.extend(doctor::measure()?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }
