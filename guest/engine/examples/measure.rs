@@ -84,7 +84,7 @@ enum Model {
 impl Model {
     fn open(dir: &Path, threads: usize, context: usize) -> Result<Model> {
         match engine::kind(dir)? {
-            Kind::Embedder => Ok(Model::Encoder { embedder: Embedder::load(dir)?, threads }),
+            Kind::Embedder => Ok(Model::Encoder { embedder: Embedder::load_with(dir, threads)?, threads }),
             Kind::Generator => {
                 let generator = Arc::new(Generator::open(dir)?);
                 let limits = Limits {

@@ -1,12 +1,10 @@
 //! From a folder to vectors.
 
 use crate::error::EngineError;
-use crate::families::{self, Encoder};
+use crate::families::{self, Encoder, Way};
 use crate::pooling::{Pooling, normalise};
 use crate::recipe::Recipe;
 use crate::tokens::{Limits, Packed, TextTokenizer};
-use burn::backend::Flex;
-use burn::tensor::backend::Backend;
 use std::path::Path;
 
 pub use crate::tokens::MAX_TEXT_BYTES;
@@ -14,9 +12,9 @@ pub use crate::tokens::MAX_TEXT_BYTES;
 /// Tokens that one pass takes in, unless a single text has more: bounds the memory of a call, whatever it asks for.
 const PASS_TOKENS: usize = 512;
 
-/// A loaded embedding model. Calls may run in parallel from several threads; each call uses the thread it is made on.
+/// A loaded embedding model. Calls may come from several threads; the helpers are with one call at a time.
 pub struct Embedder {
-    pipeline: Pipeline<Flex>,
+    pipeline: Pipeline,
 }
 
 /// What came out, in the order of the texts.
@@ -50,8 +48,12 @@ pub struct Facts {
 impl Embedder {
     /// Loads a Hugging Face folder. Checks everything but the word table's values, which are checked as they are used.
     pub fn load(dir: &Path) -> Result<Embedder, EngineError> {
-        let pipeline = Pipeline::load(dir, &Default::default())?;
-        Ok(Embedder { pipeline })
+        Embedder::load_with(dir, 0)
+    }
+
+    /// The same with so many threads; 0 for as many as the process may use.
+    pub fn load_with(dir: &Path, threads: usize) -> Result<Embedder, EngineError> {
+        Ok(Embedder { pipeline: Pipeline::load(dir, Way::Native, threads)? })
     }
 
     /// Embeds texts; a text longer than [`Embedder::max_tokens`] is cut, as sentence-transformers does.
@@ -73,12 +75,15 @@ impl Embedder {
 /// Loads a folder and looks at every byte of it that can matter; for use before a model is packed.
 ///
 /// # Errors
-/// Everything that [`Embedder::load`] or a later [`Embedder::embed`] could find wrong with the model.
+/// Everything that [`Embedder::load`] or a later [`Embedder::embed`] could find wrong with the model, and two ways of
+/// computing its vectors that don't agree.
 pub fn inspect(dir: &Path) -> Result<Facts, EngineError> {
-    let pipeline: Pipeline<Flex> = Pipeline::load(dir, &Default::default())?;
+    let pipeline = Pipeline::load(dir, Way::Native, 0)?;
     pipeline.encoder.scan()?;
     pipeline.tokenizer.check_vocabulary()?;
-    pipeline.embed(&["known answer".into(), String::new()])?;
+    let texts = ["known answer".into(), String::new()];
+    let vectors = pipeline.embed(&texts)?.vectors;
+    agree(&vectors, &Pipeline::load(dir, Way::Portable, 0)?.embed(&texts)?.vectors)?;
     Ok(Facts {
         architecture: pipeline.architecture.into(),
         dimensions: pipeline.encoder.width(),
@@ -90,19 +95,35 @@ pub fn inspect(dir: &Path) -> Result<Facts, EngineError> {
     })
 }
 
-/// Everything from text to vector, on one backend.
-struct Pipeline<B: Backend> {
+/// Largest difference of an element that two right computations may have, measured by the largest element.
+const APART: f32 = 1e-3;
+
+/// Fails where the two are further apart than roundings explain.
+fn agree(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> Result<(), EngineError> {
+    for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        let most = ours.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let apart = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        if apart > APART * most {
+            let reason = format!("vector {index} differs by {apart} between two ways of computing it");
+            return Err(EngineError::Device { reason });
+        }
+    }
+    Ok(())
+}
+
+/// Everything from text to vector.
+struct Pipeline {
     architecture: &'static str,
     parameters: u64,
-    encoder: Box<dyn Encoder<B>>,
+    encoder: Box<dyn Encoder>,
     tokenizer: TextTokenizer,
     recipe: Recipe,
     max_tokens: usize,
 }
 
-impl<B: Backend> Pipeline<B> {
-    fn load(dir: &Path, device: &B::Device) -> Result<Self, EngineError> {
-        let (architecture, weights, encoder) = families::load::<B>(dir, device)?;
+impl Pipeline {
+    fn load(dir: &Path, way: Way, threads: usize) -> Result<Self, EngineError> {
+        let (architecture, weights, encoder) = families::load(dir, way, threads)?;
         let recipe = Recipe::read(dir, encoder.width())?;
         let limits = encoder.limits();
         let max_tokens = recipe.max_tokens.unwrap_or(limits.tokens).min(limits.tokens);
@@ -132,9 +153,7 @@ impl<B: Backend> Pipeline<B> {
     /// One forward pass; appends one vector for each packed text.
     fn run(&self, pass: Packed, vectors: &mut Vec<Vec<f32>>) -> Result<(), EngineError> {
         let width = self.encoder.width();
-        let states = self.encoder.encode(&pass)?.into_data().convert::<f32>();
-        // Never empty after that conversion; an empty slice would be reported below all the same.
-        let states = states.as_slice::<f32>().unwrap_or(&[]);
+        let states = self.encoder.encode(&pass)?;
         let mut start = 0;
         for len in pass.lengths {
             let rows = states.get(start..start + len * width);

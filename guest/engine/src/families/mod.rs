@@ -1,7 +1,7 @@
 //! Model families: the closed list of architectures that this engine runs.
 //!
 //! A family of encoders is one file here: it reads its part of `config.json`, reads its tensors, and implements
-//! [`Encoder`]. To add one, write that file and add its row to [`families`]. Decoders share the transformer in
+//! [`Encoder`]. To add one, write that file and add its row to [`ENCODERS`]. Decoders share the transformer in
 //! `decoder/`; their families are rows of `causal.rs`. Nothing else names an architecture.
 
 mod bert;
@@ -12,8 +12,6 @@ use crate::error::EngineError;
 use crate::files::Config;
 use crate::tokens::{Limits, Packed};
 use crate::weights::{SINGLE, Weights};
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,9 +19,9 @@ use std::sync::Arc;
 use causal::FAMILIES;
 
 /// A loaded transformer that turns tokens into hidden states.
-pub(crate) trait Encoder<B: Backend>: Send + Sync {
-    /// Hidden states of packed texts, `[tokens, width]`. No text sees another one.
-    fn encode(&self, batch: &Packed) -> Result<Tensor<B, 2>, EngineError>;
+pub(crate) trait Encoder: Send + Sync {
+    /// Hidden states of packed texts, `[tokens, width]`, row after row. No text sees another one.
+    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, EngineError>;
 
     /// Elements of a hidden state.
     fn width(&self) -> usize;
@@ -36,21 +34,38 @@ pub(crate) trait Encoder<B: Backend>: Send + Sync {
 }
 
 /// What a family's loader is given.
-pub(crate) struct Source<'a, B: Backend> {
+pub(crate) struct Source<'a> {
     /// Path of `config.json`.
     pub config: &'a Path,
     /// The weights file; a family may keep it open.
     pub weights: Arc<Weights>,
-    /// Where its tensors live.
-    pub device: &'a B::Device,
+    /// Threads that compute; 0 for as many as the process may use.
+    pub threads: usize,
 }
 
-type Loader<B> = fn(Source<'_, B>) -> Result<Box<dyn Encoder<B>>, EngineError>;
-
-/// The closed list: name in `architectures`, loader.
-fn families<B: Backend>() -> [(&'static str, Loader<B>); 1] {
-    [(bert::ARCHITECTURE, bert::load)]
+/// Where an encoder computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On the processor, with this crate's kernels.
+    Native,
+    /// Through burn.
+    Portable,
 }
+
+type Loader = fn(Source<'_>) -> Result<Box<dyn Encoder>, EngineError>;
+
+/// A row of the closed list.
+struct Family {
+    architecture: &'static str,
+    native: Loader,
+    portable: Loader,
+}
+
+const ENCODERS: [Family; 1] = [Family {
+    architecture: bert::ARCHITECTURE,
+    native: bert::load,
+    portable: |source| bert::portable::<burn::backend::Flex>(source, &Default::default()),
+}];
 
 #[derive(Deserialize)]
 struct Architectures {
@@ -84,7 +99,7 @@ pub enum Kind {
 /// An architecture that is on neither list, by its name.
 pub fn kind(dir: &Path) -> Result<Kind, EngineError> {
     let (config, name) = named(dir)?;
-    let encoders = families::<burn::backend::Flex>().map(|(name, _)| name);
+    let encoders = ENCODERS.each_ref().map(|family| family.architecture);
     let decoders = FAMILIES.each_ref().map(|family| family.architecture);
     match (encoders.contains(&name.as_str()), decoders.contains(&name.as_str())) {
         (true, _) => Ok(Kind::Embedder),
@@ -108,18 +123,22 @@ pub(crate) fn decoder(dir: &Path) -> Result<(&'static str, Shape), EngineError> 
 }
 
 /// Loads the transformer of a folder and names its architecture.
-pub(crate) fn load<B: Backend>(
+pub(crate) fn load(
     dir: &Path,
-    device: &B::Device,
-) -> Result<(&'static str, Arc<Weights>, Box<dyn Encoder<B>>), EngineError> {
+    way: Way,
+    threads: usize,
+) -> Result<(&'static str, Arc<Weights>, Box<dyn Encoder>), EngineError> {
     let path = dir.join("config.json");
     let (named, name) = named(dir)?;
-    let known = families::<B>();
-    let Some((architecture, loader)) = known.iter().find(|(known, _)| *known == name) else {
-        let supported: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        return Err(named.unsupported("architecture", &name, &supported.join(", ")));
+    let Some(family) = ENCODERS.iter().find(|family| family.architecture == name) else {
+        let supported = ENCODERS.each_ref().map(|family| family.architecture).join(", ");
+        return Err(named.unsupported("architecture", &name, &supported));
     };
     let weights = Arc::new(Weights::open(&dir.join("model.safetensors"), SINGLE)?);
-    let source = Source { config: &path, weights: weights.clone(), device };
-    Ok((architecture, weights, loader(source)?))
+    let source = Source { config: &path, weights: weights.clone(), threads };
+    let loader = match way {
+        Way::Native => family.native,
+        Way::Portable => family.portable,
+    };
+    Ok((family.architecture, weights, loader(source)?))
 }

@@ -1,7 +1,9 @@
 //! Which instruction set computes, and the entrances to the loops compiled for each.
 
 use super::attend::{Heads, heads};
-use super::lanes::Plain;
+use super::encoder;
+use super::lanes::{Lanes, Plain};
+use super::packed;
 use super::rowwise;
 use super::tile::{Bf16, F16, F32, Int8, Work, streamed, tiles, widen};
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +44,17 @@ impl Isa {
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| Isa::all().pop().unwrap_or(Isa(Set::Plain)))
+    }
+
+    /// Whether there are 32 registers.
+    pub fn is_wide(self) -> bool {
+        match self.0 {
+            Set::Plain => Plain::WIDE,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => Avx2::WIDE,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => Avx512::WIDE,
+        }
     }
 
     /// Its name, such as `avx512`.
@@ -131,4 +144,20 @@ compiled!(
 compiled!(
     /// [`rowwise::gated`].
     gated(gate: &[f32], up: &[f32], out: &mut [f32]) = rowwise::gated,
+);
+compiled!(
+    /// [`packed::packed`].
+    packed(work: packed::Work, tokens: usize) = packed::packed,
+);
+compiled!(
+    /// [`encoder::centred`].
+    centred(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) = encoder::centred,
+);
+compiled!(
+    /// [`encoder::gelu`].
+    gelu(row: &mut [f32]) = encoder::gelu,
+);
+compiled!(
+    /// [`encoder::softened`].
+    softened(row: &mut [f32]) = encoder::softened,
 );

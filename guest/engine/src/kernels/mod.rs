@@ -5,6 +5,7 @@
 //! Machine ......... instruction set (isa.rs, found at run time) and threads (pool.rs)
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
 //! Cache ........... keys and values in blocks (attend.rs)
+//! Packed .......... weights f32 laid out for many tokens (packed.rs); attention of whole texts, norms (encoder.rs)
 //! ```
 //! This is the crate's one place with `unsafe`: vector instructions are compiled for processors that have them and called
 //! only where the processor says so; threads write disjoint places of one slice; files are mapped. Nothing outside needs
@@ -14,10 +15,12 @@
 //! What is computed for a token is the same to the last bit in any company and with any number of threads.
 
 mod attend;
+mod encoder;
 mod isa;
 mod lanes;
 mod map;
 mod matrix;
+mod packed;
 mod pool;
 mod rowwise;
 mod tile;
@@ -28,6 +31,7 @@ pub(crate) use attend::{BLOCK, Cache, Span, attention};
 pub(crate) use isa::Isa;
 pub(crate) use map::Mapped;
 pub(crate) use matrix::{Kind, Matrix};
+pub(crate) use packed::Packed;
 pub(crate) use pool::Pool;
 
 /// The processor as it is used: an instruction set and threads.

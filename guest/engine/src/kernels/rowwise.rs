@@ -11,7 +11,7 @@ const CHUNK: usize = 16;
 
 /// `e^x` within 2 units in the last place between -87 and 88, at whose values it stays beyond. Not a number stays what it is.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
