@@ -3,6 +3,7 @@
 //! This program is compiled first on a fresh machine, so it links little: it brings the tools root up and does
 //! everything else by running programs inside it.
 
+mod answers;
 mod bench;
 #[cfg(test)]
 mod book;
@@ -39,6 +40,8 @@ enum Task {
     Test(test::Args),
     /// Serve model folders over plain HTTP on loopback, for development.
     Serve(serve::Args),
+    /// Write what a text model must compute beside it.
+    Answers(answers::Args),
     /// Train the toy language model, or measure it.
     Toy(toy::Args),
     /// Check the house rules.
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         Task::Up(args) => up::run(&root, &args),
         Task::Test(args) => test::run(&root, &args),
         Task::Serve(args) => serve::run(&root, &args),
+        Task::Answers(args) => answers::run(&root, &args),
         Task::Toy(args) => toy::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
         Task::Flake => flake::run(&root),

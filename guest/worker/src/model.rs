@@ -3,7 +3,7 @@
 use crate::desk::{Desk, Writer};
 use crate::generator::EngineWriter;
 use crate::pool::{Embed, EmbedError, Embedded, Entry};
-use engine::{ClientId, Embedder, EngineError, Event, Kind, Prompt, Request, Sampling};
+use engine::{ClientId, Embedder, EngineError, Event, KNOWN_ANSWERS, Kind, Prompt, Request, Sampling};
 use protocol::config::{ModelPin, StaticConfig};
 use protocol::market::{Hex32, SelfTest};
 use sha2::{Digest, Sha256};
@@ -47,6 +47,18 @@ pub enum LoadError {
         #[source]
         source: EngineError,
     },
+    /// A text model on a disk that says nowhere what it must compute.
+    #[error(
+        "model `{name}` in {folder}: expected {KNOWN_ANSWERS} beside a text model, found none, so this machine can't be held \
+         against anything; write it with `cargo xtask answers`, pack the folder again and pin its new root",
+        folder = .folder.display()
+    )]
+    Unanswered {
+        /// Name of the pin.
+        name: String,
+        /// Where it should be.
+        folder: PathBuf,
+    },
     /// A model loads but does not compute.
     #[error("model `{name}`: the self-test failed: {reason}; replace the model")]
     SelfTest {
@@ -57,7 +69,8 @@ pub enum LoadError {
     },
 }
 
-/// Loads every pinned model from `folder/<name>` and computes with each.
+/// Loads every pinned model from `folder/<name>` and computes with each. A text model must have its known answers beside
+/// it, and this machine must compute them.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -66,14 +79,29 @@ pub fn load_all(config: &StaticConfig, folder: &Path) -> Result<Vec<Entry>, Load
         return Err(LoadError::NoModels);
     }
     let load = |pin: &ModelPin| {
-        let mut entry = load(&pin.name, &folder.join(&pin.name))?;
+        let folder = folder.join(&pin.name);
+        answered(&pin.name, &folder)?;
+        let mut entry = load(&pin.name, &folder)?;
         entry.root = pin.root.parse().ok();
         Ok(entry)
     };
     config.models.iter().map(load).collect()
 }
 
-/// Loads a folder and computes with it; of no disk.
+/// Fails on a text model without known answers.
+fn answered(name: &str, folder: &Path) -> Result<(), LoadError> {
+    let kind = engine::kind(folder).map_err(|source| LoadError::Engine {
+        name: name.into(),
+        folder: folder.into(),
+        source,
+    })?;
+    if kind == Kind::Generator && !folder.join(KNOWN_ANSWERS).is_file() {
+        return Err(LoadError::Unanswered { name: name.into(), folder: folder.into() });
+    }
+    Ok(())
+}
+
+/// Loads a folder and computes with it; of no disk, so known answers may be missing.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -166,6 +194,25 @@ mod tests {
         for bad in [vec![], vec![vec![]], vec![vec![0.0, 0.0]], vec![vec![f32::NAN, 1.0]]] {
             assert!(self_test(&Fixed(bad.clone())).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_pinned_text_model_without_known_answers_is_refused_before_it_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let described = r#"{"architectures": ["LlamaForCausalLM"]}"#;
+        std::fs::write(folder.path().join("config.json"), described).unwrap();
+        let error = answered("m", folder.path()).unwrap_err();
+        assert!(matches!(error, LoadError::Unanswered { .. }), "{error}");
+        assert!(error.to_string().contains("cargo xtask answers"), "{error}");
+        std::fs::write(folder.path().join(KNOWN_ANSWERS), "{}").unwrap();
+        assert!(answered("m", folder.path()).is_ok());
+    }
+
+    #[test]
+    fn an_embedder_needs_no_known_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"architectures": ["BertModel"]}"#).unwrap();
+        assert!(answered("m", folder.path()).is_ok());
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! `chrysalis model`: turn a Hugging Face folder into a disk whose root hash pins every byte.
 
 use crate::output::{Outcome, facts};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use builder::{Checkout, Tools};
 use std::path::{Path, PathBuf};
+
+/// What a text model must compute (docs/reference/engine.md).
+const KNOWN_ANSWERS: &str = "known-answers.json";
 
 /// Subcommands of `model`.
 #[derive(clap::Subcommand)]
@@ -32,7 +35,7 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
         Command::Inspect { folder } => return inspect(&folder, json),
         Command::Pack { folder, name, out } => (folder, name, out),
     };
-    builder::model::inspect(&folder)?;
+    answered(&builder::model::inspect(&folder)?.kind, &folder)?;
     let tools = Tools::open(&Checkout::find()?, &mut |progress| eprintln!("  {progress}"))?;
     let disk = builder::model::pack(&tools, &folder, &out, &name)?;
     facts(json, &disk, || {
@@ -45,6 +48,18 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
         )
     })?;
     Ok(Outcome::Fine)
+}
+
+/// Fails on a text model without known answers: no worker would serve its disk.
+fn answered(kind: &str, folder: &Path) -> Result<()> {
+    ensure!(
+        kind != "chat" || folder.join(KNOWN_ANSWERS).is_file(),
+        "{}: expected {KNOWN_ANSWERS} beside a text model, found none; write it with `cargo xtask answers {}`, on a machine \
+         that computes rightly, and pack again",
+        folder.display(),
+        folder.display()
+    );
+    Ok(())
 }
 
 /// Prints the facts.
@@ -65,4 +80,19 @@ fn inspect(folder: &Path, json: bool) -> Result<Outcome> {
         )
     })?;
     Ok(Outcome::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_model_without_known_answers_is_not_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = answered("chat", folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("cargo xtask answers"), "{refused}");
+        assert!(answered("embedding", folder.path()).is_ok());
+        std::fs::write(folder.path().join(KNOWN_ANSWERS), "{}").unwrap();
+        assert!(answered("chat", folder.path()).is_ok());
+    }
 }

@@ -1,0 +1,33 @@
+//! `cargo xtask answers`: writes what a text model must compute beside it, so that every worker that serves it can be held
+//! against this machine (docs/reference/engine.md).
+
+use crate::host;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Options of `answers`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Hugging Face folder of a text model.
+    folder: PathBuf,
+}
+
+/// Compiles the engine's tool with the host's linker and runs it.
+pub fn run(root: &Path, args: &Args) -> Result<()> {
+    let folder = args.folder.canonicalize();
+    let folder = folder.with_context(|| format!("{}: no folder", args.folder.display()))?;
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "run",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "engine",
+        "--example",
+        "model",
+        "--",
+    ]);
+    host::run(cargo.arg("answers").arg(folder).current_dir(root))
+}
