@@ -6,16 +6,20 @@
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// What the keeper does; `$1` is the group. Half a minute is enough for a machine and its TPM to go.
 const KEEPER: &str = "\
 cat >/dev/null
-kill -TERM -- \"-$1\" 2>/dev/null || exit 0
+kill -s TERM -- \"-$1\" 2>/dev/null || exit 0
 for _ in $(seq 30); do
     sleep 1
-    kill -0 -- \"-$1\" 2>/dev/null || exit 0
+    kill -s 0 -- \"-$1\" 2>/dev/null || exit 0
 done
-kill -KILL -- \"-$1\" 2>/dev/null";
+kill -s KILL -- \"-$1\" 2>/dev/null";
+
+/// How often the keeper is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A program, and all that it started and left in its group.
 pub struct Leashed {
@@ -48,9 +52,14 @@ impl Leashed {
 impl Drop for Leashed {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Reaped first, so that the keeper sees an empty group.
+        while let Ok(None) = self.keeper.try_wait() {
+            // Reaped, so that the keeper sees an empty group.
+            let _ = self.child.try_wait();
+            std::thread::sleep(LOOK);
+        }
+        // Should the keeper have failed, the program at least goes.
+        let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.keeper.wait();
     }
 }
 
@@ -58,7 +67,7 @@ impl Drop for Leashed {
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     #[test]
     fn a_program_and_what_it_started_end_with_the_leash() {
