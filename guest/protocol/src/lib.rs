@@ -10,6 +10,7 @@ pub mod attester;
 pub mod batch;
 pub mod channel;
 pub mod config;
+pub mod control;
 pub mod handoff;
 pub mod market;
 pub mod names;

@@ -10,6 +10,8 @@ pub const HANDOFF_DISK_SERIAL: &str = "chrysalis-handoff";
 pub const MODEL_DISK_SERIAL_PREFIX: &str = "chrysalis-model";
 /// Name of the virtio-serial port that carries [`crate::progress`] lines from guest to host.
 pub const PROGRESS_PORT: &str = "org.chrysalis.progress";
+/// Name of the virtio-serial port that carries [`crate::control`] both ways.
+pub const CONTROL_PORT: &str = "org.chrysalis.control";
 /// Where the first service leaves the record of the guest's own events ([`crate::runtime::RuntimeRecord`]).
 pub const RUNTIME_RECORD: &str = "/run/chrysalis/runtime-events";
 /// Socket on which the guest's daemon hands lines of progress to the first service, which alone holds the port.
