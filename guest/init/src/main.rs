@@ -4,7 +4,8 @@
 //! chrysalis-init boot      entropy -> modules -> handoff -> quote shows MRCONFIGID -> network -> models
 //!                          -> RTMR3 sealed -> configuration and files left for the daemon -> module loading locked
 //! chrysalis-init daemon    becomes the daemon of the measured role
-//! chrysalis-init announce  the daemon answers: tell the host, then pass on what the daemon says of its peers
+//! chrysalis-init announce  the daemon answers: tell the host, then pass on what the daemon says of its peers, tell health and
+//!                          drain when ordered to
 //! chrysalis-init failed    something failed: tell the host what (the service manager then powers off)
 //! chrysalis-init modules   only the module loading of `boot`, for what must run before it
 //! ```
@@ -16,6 +17,7 @@
 
 mod boot;
 mod configured;
+mod control;
 mod daemon;
 mod entropy;
 mod failure;

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: anything that comes back, and a promise that every line arrives.
 
-use crate::port;
+use crate::{control, port};
 use anyhow::{Context, Result};
 use protocol::names::{PROGRESS_SOCKET, WORKER_PORT};
 use protocol::progress::{MAX_LINE, Stage};
@@ -16,9 +16,10 @@ use std::path::Path;
 /// Most lines passed on in one boot: the host reads a bounded file, and peers must not be able to fill it.
 const MAX_LINES: usize = 1000;
 
-/// Tells the host that the daemon serves, then stays to pass on what it says.
+/// Tells the host that the daemon serves, then stays to pass on what it says, and to attend to the control port.
 pub(crate) fn announce() -> Result<()> {
     port::report(Stage::Serving { port: WORKER_PORT });
+    control::attend();
     let socket = bind(Path::new(PROGRESS_SOCKET))?;
     match relay(&socket, port::report)? {}
 }
