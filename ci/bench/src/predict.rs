@@ -74,9 +74,10 @@ impl Predict {
         let text = toml::to_string(&shape).context("a shape is always TOML")?;
         std::fs::write(&file, text).with_context(|| format!("{}: can't write", file.display()))?;
         let firmware = &settings.firmware;
+        let vars = firmware.vars.as_ref().context("an emulated machine has a variable store")?;
         let options = [
             ("--firmware", &firmware.code),
-            ("--vars", &firmware.vars),
+            ("--vars", vars),
             ("--shape", &file),
             ("--uki", &settings.image.uki),
         ];

@@ -41,3 +41,12 @@ pub fn section_range(bytes: &[u8], section: &str) -> Result<std::ops::Range<usiz
     let found = image.section(section).with_context(|| format!("no section {section}"))?;
     Ok(found.file.clone())
 }
+
+/// Offset on the disk of the root's erofs super block, which the boot surely reads.
+pub fn super_block(root: &Path, disk: &Path) -> Result<u64> {
+    let root = fs::read(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let whole = fs::read(disk).with_context(|| format!("cannot read {}", disk.display()))?;
+    let start = whole.chunks(4096).position(|block| block == &root[..4096]).context("no root on the disk")?;
+    // The super block stands 1024 bytes into the file system; nothing can be mounted without it.
+    Ok(start as u64 * 4096 + 1024)
+}

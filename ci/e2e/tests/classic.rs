@@ -42,7 +42,7 @@ impl Parts {
             boot: Boot::Direct,
             shape: &settings.shape(),
             firmware_code: &read(&settings.firmware.code)?,
-            firmware_vars: &read(&settings.firmware.vars)?,
+            firmware_vars: &read(settings.firmware.vars.as_deref().context("no variable store")?)?,
             payload: Some(Payload::Linux(linux)),
             disk_head: None,
         })?;

@@ -41,7 +41,8 @@ fn explained(evidence: &Evidence, unchanged: &Settings) -> Result<String> {
         "event_log": hex::encode(&evidence.event_log.bytes),
         "runtime": hex::encode(&evidence.runtime),
     });
-    let paths = [&unchanged.firmware.code, &unchanged.firmware.vars, &unchanged.image.uki];
+    let vars = unchanged.firmware.vars.as_ref().context("an emulated machine has a variable store")?;
+    let paths = [&unchanged.firmware.code, vars, &unchanged.image.uki];
     let read =
         paths.map(|path| std::fs::read(path).with_context(|| format!("{}: unreadable", path.display())));
     let [code, vars, uki] = read;
@@ -103,20 +104,11 @@ fn one_flipped_bit_in_the_root_stops_the_machine() {
     let scratch = stage.scratch("root-bit").unwrap();
     let mut settings = stage.fragment(&scratch).settle().unwrap();
     let disk = copy(settings.image.disk.as_deref().unwrap(), &scratch).unwrap();
-    let offset = super_block(&stage, &disk).unwrap();
+    let offset = tamper::super_block(&stage.image().join(names::ROOT), &disk).unwrap();
     tamper::flip_bit(&disk, offset).unwrap();
     settings.image.disk = Some(disk);
     let failure = failure(&settings).to_string();
     assert!(failure.contains("verity") || failure.contains("panic"), "{failure}");
-}
-
-/// Offset on the disk of the root's erofs super block, which the boot surely reads.
-fn super_block(stage: &Stage, disk: &Path) -> Result<u64> {
-    let root = std::fs::read(stage.image().join(names::ROOT))?;
-    let whole = std::fs::read(disk)?;
-    let start = whole.chunks(4096).position(|block| block == &root[..4096]).context("no root on the disk")?;
-    // The super block stands 1024 bytes into the file system; nothing can be mounted without it.
-    Ok(start as u64 * 4096 + 1024)
 }
 
 #[test]

@@ -138,6 +138,11 @@ fn show(event: &Event, json: bool) {
     match &event.what {
         What::State(state) => eprintln!("  {seconds:6.1} s  {state:?}"),
         What::Progress(line) => eprintln!("  {seconds:6.1} s    guest: {}", stage(&line.stage)),
+        What::Quotes { answer: true } => eprintln!("  {seconds:6.1} s  the quote service answers again"),
+        What::Quotes { answer: false } => eprintln!(
+            "  {seconds:6.1} s  the quote service does NOT answer: nobody new can verify this machine; restart it \
+             (`systemctl restart qgsd`)"
+        ),
     }
 }
 

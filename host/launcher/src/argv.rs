@@ -4,11 +4,15 @@
 //! `docs/reference/measured-boot.md`. `restrict=on` leaves the guest no way out but the forwarded port; a guest that calls
 //! peers does without it, and then reaches what this host reaches.
 //!
-//! Syntax: QEMU 10.0 invocation manual. `-blockdev` is given as JSON because file names may hold commas; option lists
-//! double them.
+//! Syntax: QEMU 10.0 invocation manual; the trust domain's object and `vfio-pci`: QEMU 10.1 (`qapi/qom.json`, "TdxGuestProperties"). What is
+//! given as JSON may hold commas (file names) or nests; option lists double commas.
 
-use crate::machine::{Disk, Forward, Machine, Platform};
-use measure::shape::{EMULATED_CPU, EMULATED_MACHINE, EMULATED_TPM, GLOBALS, MAC, slot};
+mod tdx;
+
+use crate::machine::{Disk, Forward, Machine, Placement, Root, Vsock};
+use measure::shape::{
+    EMULATED_CPU, EMULATED_MACHINE, EMULATED_TPM, GLOBALS, MAC, TDX_CPU, TDX_GLOBALS, TDX_MACHINE, slot,
+};
 use protocol::names;
 use std::path::Path;
 
@@ -24,13 +28,18 @@ pub fn argv(machine: &Machine) -> Vec<String> {
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     platform(&mut args, machine);
     firmware(&mut args, machine);
-    tpm(&mut args, &machine.tpm);
+    if let Root::Tpm(socket) = &machine.root {
+        tpm(&mut args, socket);
+    }
     ports(&mut args, machine);
     network(&mut args, machine);
     args.pair("-object", "rng-builtin,id=rng");
     args.pair("-device", &format!("virtio-rng-pci,rng=rng,{}", at(slot::RNG)));
     for disk in &machine.disks {
         attach(&mut args, disk, machine.kernel.is_none());
+    }
+    if let Root::Tdx { domain, .. } = &machine.root {
+        tdx::devices(&mut args, domain);
     }
     if let Some(uki) = &machine.kernel {
         args.pair("-kernel", &uki.to_string_lossy());
@@ -51,23 +60,70 @@ impl Args {
 }
 
 fn platform(args: &mut Args, machine: &Machine) {
-    let Platform::Emulated = machine.platform;
-    args.pair("-machine", &format!("{EMULATED_MACHINE},graphics=off,pflash0=code,pflash1=vars"));
-    args.pair("-accel", "tcg,thread=multi");
-    args.pair("-cpu", EMULATED_CPU);
+    let memory = memory_backend(args, machine);
+    let words = match &machine.root {
+        Root::Tpm(_) => {
+            let words = format!("{EMULATED_MACHINE},graphics=off,pflash0=code,pflash1=vars");
+            [words, "tcg,thread=multi".into(), EMULATED_CPU.into()]
+        }
+        Root::Tdx { domain, mrconfigid } => {
+            tdx::object(args, domain, mrconfigid);
+            let words = format!("{TDX_MACHINE},graphics=off,confidential-guest-support=tdx");
+            [words, "kvm".into(), TDX_CPU.into()]
+        }
+    };
+    let [words, accelerator, cpu] = words;
+    args.pair("-machine", &format!("{words}{memory}"));
+    args.pair("-accel", &accelerator);
+    args.pair("-cpu", &cpu);
     let vcpus = machine.shape.vcpus;
     args.pair("-smp", &format!("cpus={vcpus},sockets=1,cores={vcpus},threads=1,maxcpus={vcpus}"));
     args.pair("-m", &format!("{}M", machine.shape.memory_mib));
     args.pair("-uuid", UUID);
-    for global in GLOBALS {
+    let more = if matches!(machine.root, Root::Tdx { .. }) { &TDX_GLOBALS[..] } else { &[] };
+    for global in GLOBALS.iter().chain(more) {
         args.pair("-global", global);
     }
     args.pair("-qmp", &format!("unix:{},server=on,wait=off", comma(&machine.qmp)));
 }
 
+/// The object that holds the memory, and the machine's option that takes it; nothing where QEMU's own choice will do.
+///
+/// Files in memory (memfd) where pages are huge or a process beside QEMU has to share them, plain memory otherwise.
+fn memory_backend(args: &mut Args, machine: &Machine) -> &'static str {
+    let Placement { nodes, hugepages, .. } = &machine.placement;
+    let domain = match &machine.root {
+        Root::Tpm(_) => None,
+        Root::Tdx { domain, .. } => Some(domain),
+    };
+    let shared = domain.is_some_and(|domain| matches!(domain.vsock, Some(Vsock::VhostUser { .. })));
+    if domain.is_none() && nodes.is_empty() && hugepages.is_none() {
+        return "";
+    }
+    let kind = if shared || hugepages.is_some() { "memfd,share=on" } else { "ram" };
+    let mut words = format!("memory-backend-{kind},id=memory,size={}M", machine.shape.memory_mib);
+    if let Some(pages) = hugepages {
+        words += &format!(",hugetlb=on,hugetlbsize={},prealloc=on", pages.name());
+    }
+    if !nodes.is_empty() {
+        // A list is a repeated option.
+        words += &nodes.iter().map(|node| format!(",host-nodes={node}")).collect::<String>();
+        words += ",policy=bind";
+    }
+    args.pair("-object", &words);
+    ",memory-backend=memory"
+}
+
 fn firmware(args: &mut Args, machine: &Machine) {
-    args.pair("-blockdev", &blockdev("code", &machine.firmware.code, true));
-    args.pair("-blockdev", &blockdev("vars", &machine.firmware.vars, false));
+    let code = &machine.firmware.code;
+    match &machine.firmware.vars {
+        Some(vars) => {
+            args.pair("-blockdev", &blockdev("code", code, true));
+            args.pair("-blockdev", &blockdev("vars", vars, false));
+        }
+        // A trust domain has no flash: code and variables are one image in its memory.
+        None => args.pair("-bios", &code.to_string_lossy()),
+    }
 }
 
 fn tpm(args: &mut Args, socket: &Path) {
@@ -80,9 +136,14 @@ fn ports(args: &mut Args, machine: &Machine) {
     args.pair("-chardev", &format!("file,id=console,path={}", comma(&machine.console)));
     args.pair("-serial", "chardev:console");
     args.pair("-chardev", &format!("file,id=progress,path={}", comma(&machine.progress)));
-    args.pair("-device", &format!("virtio-serial-pci,id=ports,max_ports=2,{}", at(slot::SERIAL)));
-    let name = names::PROGRESS_PORT;
-    args.pair("-device", &format!("virtserialport,bus=ports.0,nr=1,chardev=progress,name={name}"));
+    args.pair("-chardev", &format!("socket,id=control,path={},server=on,wait=off", comma(&machine.control)));
+    // Port 0 is set aside for a console.
+    args.pair("-device", &format!("virtio-serial-pci,id=ports,max_ports=3,{}", at(slot::SERIAL)));
+    for (number, (node, name)) in
+        (1..).zip([("progress", names::PROGRESS_PORT), ("control", names::CONTROL_PORT)])
+    {
+        args.pair("-device", &format!("virtserialport,bus=ports.0,nr={number},chardev={node},name={name}"));
+    }
 }
 
 fn network(args: &mut Args, machine: &Machine) {

@@ -31,6 +31,24 @@ pub enum LaunchError {
         /// Names of the registers.
         registers: String,
     },
+    /// The host lacks something that the settings name, or somebody else has it.
+    #[error("{what}: found {found}, expected {expected}; {next}")]
+    Host {
+        /// A device, a service, or a field of the settings.
+        what: String,
+        /// What is there.
+        found: String,
+        /// What was looked for.
+        expected: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// Whoever keeps the machine could not say what to start.
+    #[error("nothing to start: {reason}")]
+    Unprepared {
+        /// Why.
+        reason: String,
+    },
     /// Another launch runs from the same folder.
     #[error("work folder {path} is in use by another guest; stop that one or set another `work_dir`", path = path.display())]
     Busy {
@@ -111,6 +129,15 @@ pub enum Failure {
         what: &'static str,
         /// The bound.
         limit: u64,
+    },
+    /// A device that was passed through is gone.
+    #[error(
+        "device {device} vanished from the host's PCI bus; look into the kernel's log, reset or restart the host, then \
+         start the machine again"
+    )]
+    Vanished {
+        /// Its address.
+        device: String,
     },
     /// A deadline of the caller passed.
     #[error(

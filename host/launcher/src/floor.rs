@@ -5,9 +5,9 @@
 
 use crate::error::LaunchError;
 use crate::life::{Guest, launch};
-use crate::machine::Platform;
+use crate::machine::{Placement, Platform};
 use crate::process;
-use crate::settings::{Firmware, Image, Settings};
+use crate::settings::{Firmware, Image, Life, Settings};
 use measure::Boot;
 use protocol::config::RuntimeConfig;
 use protocol::names;
@@ -90,6 +90,8 @@ impl Floor {
             firmware: self.firmware.clone(),
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
+            placement: Placement::default(),
+            life: Life::default(),
             models: Vec::new(),
             static_config: Vec::new(),
             runtime: RuntimeConfig {

@@ -42,8 +42,9 @@ impl Foretold {
             rtmr0: self.registers.rtmr[0],
             rtmr1: self.registers.rtmr[1],
             rtmr2: self.registers.rtmr[2],
-            // What runs on an emulated machine is the debug profile, whose platform plays RTMR3.
-            rtmr3: Some(Rtmr3::Events),
+            // What runs on an emulated machine is the debug profile, whose platform plays RTMR3. The kernel of a
+            // production image can't extend it, so there it stays zero.
+            rtmr3: (self.prediction.platform == Platform::Emulated).then_some(Rtmr3::Events),
         };
         let mrconfigid = measure::Digest384(measure::wire::mrconfigid(static_config));
         Reference { schema: 1, releases: vec![release], mrconfigid: Some(mrconfigid) }
@@ -54,7 +55,10 @@ impl Foretold {
 pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<Foretold, LaunchError> {
     let began = Instant::now();
     let code = read("firmware", &seen(&settings.firmware.code))?;
-    let vars = read("variable store", &seen(&settings.firmware.vars))?;
+    let vars = match &settings.firmware.vars {
+        Some(vars) => read("variable store", &seen(vars))?,
+        None => Vec::new(),
+    };
     let uki = read("kernel image", &settings.image.uki)?;
     let (boot, front) = match (settings.boot, &settings.image.disk) {
         (Boot::Disk, Some(disk)) => (Boot::Disk, Some(disk_head(disk)?)),
@@ -62,7 +66,7 @@ pub fn foretell(settings: &Settings, seen: &dyn Fn(&Path) -> PathBuf) -> Result<
     };
     let shape = settings.shape();
     let inputs = Inputs {
-        platform: Platform::Emulated,
+        platform: Platform::from(&settings.platform),
         boot,
         shape: &shape,
         firmware_code: &code,

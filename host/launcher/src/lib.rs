@@ -8,10 +8,10 @@
 //! Host side and unmeasured: nothing here can make a guest more trusted. What a guest must prove is in its quotes;
 //! [`handoff::Expected`] says what to compare them with.
 //!
-//! Deliberately absent: secrets, any way to change what a verifier accepts, and accelerators (their PCI slots are kept
-//! free).
+//! Deliberately absent: secrets, and any way to change what a verifier accepts.
 
 pub mod argv;
+mod control;
 pub mod doctor;
 mod error;
 pub mod floor;
@@ -21,15 +21,20 @@ pub mod handoff;
 pub mod host;
 mod life;
 pub mod machine;
+mod placement;
+pub mod preflight;
 mod process;
 pub mod qmp;
 mod raw;
 mod rundir;
+#[cfg(test)]
+mod samples;
 pub mod settings;
 pub mod watch;
 
 pub use error::{Failure, LaunchError};
 pub use handoff::Expected;
-pub use life::{Event, Guest, State, What, launch};
+pub use life::{Event, Guest, State, What, launch, launch_on};
+pub use preflight::HostDirs;
 pub use rundir::RunDir;
 pub use settings::{Fragment, Settings, SettingsError};

@@ -1,13 +1,19 @@
 //! The life of a machine: one supervising thread owns its processes from start to end.
 //!
 //! ```text
-//! Prepared --QEMU started--> Booting --guest says Serving--> Serving
-//!    |                          |  |                          |  |
-//!    |  process, console sign,  |  +---- left or stopped ---->|  |
-//!    |  Failed line, flood,     |                             v  |
-//!    +--deadline---------------> Failed <---------------------|--+
-//!                                                   Stopped <-+
+//! Prepared --QEMU started--> Booting --first word of the gate--> Attesting --guest says Serving--> Serving
+//!    |                          |                                  |                               |
+//!    |                          +-----------------+----------------+-------------------------------+
+//!    |                                            |
+//!    |                            told to drain   |   left, or stopped
+//!    |                          Draining <--------+-------------------> Stopped
+//!    |                             |  '--- powered itself off, or time is up ---^
+//!    |                             v
+//!    +---- process, console sign, Failed line, flood, vanished device, deadline ---> Failed
 //! ```
+//! Attesting is the time of the guest's gate: configuration held against MRCONFIGID, models opened, GPU attested, events
+//! sealed.
+//!
 //! `Stopped` and `Failed` are final; whoever waits is told which. What the guest says about itself moves this diagram
 //! and nothing else: it is for people. Whether to talk to the guest is decided by verifying its evidence.
 //!
@@ -18,13 +24,15 @@ mod supervisor;
 
 use crate::error::{Failure, LaunchError};
 use crate::handoff::Expected;
+use crate::preflight::HostDirs;
 use crate::machine::Machine;
 use crate::qmp;
 use crate::rundir::RunDir;
 use crate::settings::Settings;
 use crate::watch::Console;
+use protocol::control::Health;
 use protocol::progress::Line;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,15 +47,19 @@ const CONSOLE_LINES: usize = 16;
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Where a machine is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Its files are written; no process runs.
     Prepared,
-    /// QEMU runs.
+    /// QEMU runs: firmware and kernel.
     Booting,
+    /// The guest's gate runs: it measures its configuration, opens its models, attests its GPU.
+    Attesting,
     /// The guest says that it serves.
     Serving,
+    /// It was told to finish what is under way and to end.
+    Draining,
     /// Over, as asked for (by the caller, or by the guest powering itself off without a complaint).
     Stopped,
     /// Over, with a reason.
@@ -55,8 +67,14 @@ pub enum State {
 }
 
 impl State {
-    fn is_final(self) -> bool {
+    /// Whether nothing comes after it.
+    pub fn is_final(self) -> bool {
         matches!(self, State::Stopped | State::Failed)
+    }
+
+    /// Whether the guest has still to say that it serves.
+    pub fn is_before_serving(self) -> bool {
+        matches!(self, State::Prepared | State::Booting | State::Attesting)
     }
 }
 
@@ -68,6 +86,11 @@ pub enum What {
     State(State),
     /// The guest reported progress.
     Progress(Line),
+    /// The quote service began or ceased to answer. Without it the guest serves whom it has, and nobody new.
+    Quotes {
+        /// Whether it answers.
+        answer: bool,
+    },
 }
 
 /// Something that happened, and when.
@@ -87,6 +110,7 @@ struct View {
     failure: Option<Failure>,
     timeline: Vec<Event>,
     console: Console,
+    health: Option<(Instant, Health)>,
 }
 
 #[derive(Debug)]
@@ -105,7 +129,7 @@ impl Shared {
 /// What a handle asks of its supervisor.
 enum Request {
     Stop,
-    PowerDown(Duration),
+    Drain(Duration),
     Deadline(Failure),
 }
 
@@ -122,7 +146,7 @@ pub struct Guest {
     console: PathBuf,
 }
 
-/// Prepares and starts a machine; returns once QEMU runs and its port is open.
+/// Prepares and starts a machine of this host; returns once QEMU runs and its port is open.
 ///
 /// `tools` makes the command of a host program by name (`qemu-system-x86_64`, `swtpm`, `swtpm_setup`, `cp`), inside a
 /// tools root where there is one: its process id must be the program's own, and it must see the image, the work
@@ -132,18 +156,38 @@ pub fn launch(
     tools: impl Fn(&str) -> Command + Send + 'static,
     on_event: impl FnMut(&Event) + Send + 'static,
 ) -> Result<Guest, LaunchError> {
+    launch_on(&HostDirs::default(), settings, tools, on_event)
+}
+
+/// As [`launch`], on a host that shows itself in other folders.
+pub fn launch_on(
+    host: &HostDirs,
+    settings: &Settings,
+    tools: impl Fn(&str) -> Command + Send + 'static,
+    on_event: impl FnMut(&Event) + Send + 'static,
+) -> Result<Guest, LaunchError> {
     let run = RunDir::open(&settings.work_dir)?;
+    let claims = host.claim(settings)?;
     run.prepare(settings, &tools)?;
     let machine = Machine::new(settings, &run);
     let argv = crate::argv::argv(&machine);
     let (console, qmp) = (machine.console.clone(), machine.qmp.clone());
-    let view =
-        View { state: State::Prepared, failure: None, timeline: Vec::new(), console: Console::default() };
+    let view = View {
+        state: State::Prepared,
+        failure: None,
+        timeline: Vec::new(),
+        console: Console::default(),
+        health: None,
+    };
     let shared = Arc::new(Shared { view: Mutex::new(view), changed: Condvar::new() });
     let (requests, inbox) = channel();
     let (started, start) = channel();
     let job = supervisor::Job {
         run,
+        _claims: claims,
+        host: host.clone(),
+        platform: settings.platform.clone(),
+        cpus: settings.placement.cpus.clone(),
         argv: argv.clone(),
         listen: machine.forward.host,
         tools: Box::new(tools),
@@ -214,9 +258,7 @@ impl Guest {
     /// Waits until the guest says that it serves; returns the time since QEMU's start. A guest that does not within
     /// `deadline` from now is ended.
     pub fn wait_serving(&self, deadline: Duration) -> Result<Duration, LaunchError> {
-        let view = self.wait("serving", deadline, |view| {
-            view.state != State::Booting && view.state != State::Prepared
-        })?;
+        let view = self.wait("serving", deadline, |view| !view.state.is_before_serving())?;
         if view.state == State::Failed {
             return Err(failed(&view));
         }
@@ -257,10 +299,32 @@ impl Guest {
         self.wait_exit(supervisor::PATIENCE * 2).map(drop)
     }
 
-    /// Asks the guest to power off by itself, and ends it if it has not within `deadline`.
-    pub fn power_down(self, deadline: Duration) -> Result<(), LaunchError> {
-        self.request(Request::PowerDown(deadline));
-        self.wait_exit(deadline.saturating_add(supervisor::PATIENCE * 2)).map(drop)
+    /// What the guest last said of its health, and how long ago.
+    pub fn health(&self) -> Option<(Duration, Health)> {
+        self.shared.view().health.as_ref().map(|(at, health)| (at.elapsed(), health.clone()))
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<Failure> {
+        self.shared.view().failure.clone()
+    }
+
+    /// Ends the machine at once; returns before it has ended.
+    pub fn quit(&self) {
+        self.request(Request::Stop);
+    }
+
+    /// Ends the machine as one that did not come to what was awaited; returns before it has ended.
+    pub(crate) fn give_up(&self, awaited: &'static str, after: Duration) {
+        let reached = self.timeline().last().map_or("nothing".into(), |e| format!("{:?}", e.what));
+        let millis = after.as_millis();
+        self.request(Request::Deadline(Failure::Deadline { awaited, millis, reached }));
+    }
+
+    /// Tells the guest to finish what is under way and to power off, and ends it if it has not within `deadline`. Returns at
+    /// once; [`wait_exit`](Self::wait_exit) waits.
+    pub fn drain(&self, deadline: Duration) {
+        self.request(Request::Drain(deadline));
     }
 
     fn request(&self, request: Request) {
@@ -319,5 +383,7 @@ fn failure(view: &View, failure: Failure) -> LaunchError {
     LaunchError::Failed { seconds: Duration::from_millis(at_ms).as_secs_f64(), failure, console }
 }
 
+#[cfg(test)]
+pub(crate) mod play;
 #[cfg(test)]
 mod tests;

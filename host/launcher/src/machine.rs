@@ -2,30 +2,62 @@
 //!
 //! The set of devices is the smallest that boots and serves, and each has a fixed PCI slot, because the firmware
 //! measures what it finds (ACPI tables, boot variables, option ROMs): two launches of the same shape must measure the
-//! same. Slots 0x10 to 0x1e are free, for accelerators.
+//! same. Accelerators lie behind root ports in the slots from 0x10 on.
 //!
 //! Slots and options that measurements depend on come from [`measure::shape`], which predictions read as well.
+
+mod hardware;
+
+pub use hardware::{HugePages, PciAddress, Placement, QuoteService, TrustDomain, Vsock};
 
 use crate::rundir::RunDir;
 use crate::settings::{Firmware, Settings};
 use measure::shape::{Boot, Shape, slot};
+use protocol::config::mrconfigid;
 use protocol::names;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
-/// What kind of machine. TDX becomes a variant that carries MRCONFIGID and the quote socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What kind of machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Platform {
     /// Software emulation; measurements go to an emulated TPM.
     Emulated,
+    /// An Intel TDX trust domain. Not validated on hardware.
+    Tdx(TrustDomain),
 }
 
-impl From<Platform> for measure::Platform {
-    fn from(platform: Platform) -> Self {
-        match platform {
-            Platform::Emulated => measure::Platform::Emulated,
+impl Platform {
+    /// The trust domain, where it is one.
+    pub fn trust_domain(&self) -> Option<&TrustDomain> {
+        match self {
+            Platform::Emulated => None,
+            Platform::Tdx(domain) => Some(domain),
         }
     }
+}
+
+impl From<&Platform> for measure::Platform {
+    fn from(platform: &Platform) -> Self {
+        match platform {
+            Platform::Emulated => measure::Platform::Emulated,
+            Platform::Tdx(_) => measure::Platform::Tdx,
+        }
+    }
+}
+
+/// What a machine measures into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The TPM emulator's control socket.
+    Tpm(PathBuf),
+    /// A trust domain with this MRCONFIGID.
+    Tdx {
+        /// The domain.
+        domain: TrustDomain,
+        /// SHA-384 of the static configuration.
+        mrconfigid: [u8; 48],
+    },
 }
 
 /// A read-only virtio-blk disk.
@@ -52,10 +84,12 @@ pub struct Forward {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// What kind.
-    pub platform: Platform,
+    pub root: Root,
     /// How big, and with which disks.
     pub shape: Shape,
-    /// Code volume, and this launch's own variable store.
+    /// Where on the host.
+    pub placement: Placement,
+    /// Code volume, and this launch's own variable store where the code doesn't carry one.
     pub firmware: Firmware,
     /// UKI for a direct boot; `None` boots from the root disk.
     pub kernel: Option<PathBuf>,
@@ -69,10 +103,10 @@ pub struct Machine {
     pub console: PathBuf,
     /// File that receives the progress port.
     pub progress: PathBuf,
+    /// Unix socket of the control port.
+    pub control: PathBuf,
     /// QMP's Unix socket.
     pub qmp: PathBuf,
-    /// The TPM emulator's control socket.
-    pub tpm: PathBuf,
 }
 
 impl Machine {
@@ -89,18 +123,28 @@ impl Machine {
         let models = (0u8..).zip(&settings.models).map(|(i, model)| {
             disk(&model.image, &format!("{}{i}", names::MODEL_DISK_SERIAL_PREFIX), slot::MODEL_DISKS + i)
         });
+        let root_of_measurements = match &settings.platform {
+            Platform::Emulated => Root::Tpm(run.tpm()),
+            Platform::Tdx(domain) => {
+                Root::Tdx { domain: domain.clone(), mrconfigid: mrconfigid(&settings.static_config) }
+            }
+        };
         Machine {
-            platform: settings.platform,
+            root: root_of_measurements,
             shape: settings.shape(),
-            firmware: Firmware { code: settings.firmware.code.clone(), vars: run.vars() },
+            placement: settings.placement.clone(),
+            firmware: Firmware {
+                code: settings.firmware.code.clone(),
+                vars: settings.firmware.vars.as_ref().map(|_| run.vars()),
+            },
             kernel: (settings.boot == Boot::Direct).then(|| settings.image.uki.clone()),
             disks: root.into_iter().chain(handoff).chain(simulator).chain(models).collect(),
             forward: Forward { host: settings.listen, guest: guest_service(&settings.runtime.address) },
             outward: !(settings.runtime.dial.is_empty() && settings.runtime.ledger.is_empty()),
             console: run.console(),
             progress: run.progress(),
+            control: run.control(),
             qmp: run.qmp(),
-            tpm: run.tpm(),
         }
     }
 }

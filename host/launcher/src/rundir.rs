@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WORK_DIR/               lock  vars.fd  handoff.img  simulator.img  console.log  progress.jsonl  qemu.log  swtpm.log
-//! /tmp/chrysalis-PID-N/   lock  qmp  tpm  state/
+//! /tmp/chrysalis-PID-N/   lock  qmp  control  tpm  state/
 //! ```
 //! The second folder is short-lived and has a plain name: a Unix socket's path may have 107 bytes, and the TPM
 //! emulator can't be told a path with a comma. One that a killed launcher left behind is removed by the next launch.
@@ -11,6 +11,7 @@
 
 use crate::error::LaunchError;
 use crate::handoff;
+use crate::machine::Platform;
 use crate::process;
 use crate::settings::Settings;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -20,7 +21,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The one place that a tools root shares under the same path.
-const SHORT: &str = "/tmp";
+pub(crate) const SHORT: &str = "/tmp";
 /// How the short-lived folders' names begin.
 const PREFIX: &str = "chrysalis-";
 /// Tells short-lived folders of one process apart.
@@ -53,10 +54,15 @@ impl RunDir {
         for log in [self.console(), self.progress()] {
             self.write("log", &log, b"")?;
         }
-        let mut copy = tools("cp");
-        copy.arg("--").arg(&settings.firmware.vars).arg(self.vars());
-        process::run("cp", copy, &self.log("firmware"))?;
-        self.manufacture_tpm(tools)
+        if let Some(vars) = &settings.firmware.vars {
+            let mut copy = tools("cp");
+            copy.arg("--").arg(vars).arg(self.vars());
+            process::run("cp", copy, &self.log("firmware"))?;
+        }
+        match settings.platform {
+            Platform::Emulated => self.manufacture_tpm(tools),
+            Platform::Tdx(_) => Ok(()),
+        }
     }
 
     /// A TPM as from the factory, with the two banks that predictions are made for and no others: each bank costs
@@ -113,6 +119,11 @@ impl RunDir {
         self.short.join("qmp")
     }
 
+    /// The control port's socket.
+    pub fn control(&self) -> PathBuf {
+        self.short.join("control")
+    }
+
     /// The TPM emulator's control socket.
     pub fn tpm(&self) -> PathBuf {
         self.short.join("tpm")
@@ -148,7 +159,7 @@ fn lock(dir: &Path) -> Result<Option<File>, LaunchError> {
 }
 
 /// A new private folder with a short name, locked.
-fn short_dir(base: &Path) -> Result<(PathBuf, File), LaunchError> {
+pub(crate) fn short_dir(base: &Path) -> Result<(PathBuf, File), LaunchError> {
     loop {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = base.join(format!("{PREFIX}{}-{n}", std::process::id()));

@@ -10,9 +10,13 @@
 //! verifier accepts.
 
 mod check;
+mod hardware;
+mod life;
 mod trust;
 
 pub use check::{Firmware, Image, Model, Settings};
+pub use hardware::{PlacementFragment, TdxFragment};
+pub use life::{Life, LifeFragment, Restart};
 
 use protocol::config::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
 use serde::Deserialize;
@@ -117,7 +121,7 @@ pub struct TrustFragment {
 pub struct Fragment {
     /// Must be 1 in a file.
     pub schema: Option<u32>,
-    /// `emulated`.
+    /// `emulated` or `tdx`.
     pub platform: Option<String>,
     /// `direct` (the UKI is handed to the firmware) or `disk` (the firmware finds it in the ESP).
     pub boot: Option<String>,
@@ -156,6 +160,12 @@ pub struct Fragment {
     pub shape: Option<ShapeFragment>,
     /// The firmware.
     pub firmware: Option<FirmwareFragment>,
+    /// A trust domain's own part.
+    pub tdx: Option<TdxFragment>,
+    /// Where on the host.
+    pub placement: Option<PlacementFragment>,
+    /// How it is kept alive.
+    pub life: Option<LifeFragment>,
     /// Model disks, in order.
     pub models: Option<Vec<ModelFragment>>,
     /// Where each field was written, for messages.
@@ -172,7 +182,7 @@ pub struct Origin {
 
 impl Origin {
     /// `NAME line N` of the line that sets `field`, such as `shape.vcpus` or `models[0].image`, if this text sets it
-    /// in a line of its own.
+    /// in a line of its own; of a table, of its header.
     fn place(&self, field: &str) -> Option<String> {
         let (mut table, mut models) = (String::new(), 0);
         for (i, line) in self.text.lines().enumerate() {
@@ -181,6 +191,9 @@ impl Origin {
                 table = format!("models[{models}].");
                 models += 1;
             } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+                if name == field {
+                    return Some(format!("{} line {}", self.name, i + 1));
+                }
                 table = format!("{name}.");
             } else if let Some((key, _)) = line.split_once('=')
                 && field == format!("{table}{}", key.trim())
@@ -224,8 +237,11 @@ impl Fragment {
 
     /// Lays `over` on top: what it sets wins, what it leaves out stays.
     pub fn merge(mut self, over: Fragment) -> Fragment {
-        let shape = merge_shape(self.shape, over.shape);
-        let firmware = merge_firmware(self.firmware, over.firmware);
+        let shape = laid(self.shape, over.shape, ShapeFragment::under);
+        let firmware = laid(self.firmware, over.firmware, FirmwareFragment::under);
+        let tdx = laid(self.tdx, over.tdx, TdxFragment::under);
+        let placement = laid(self.placement, over.placement, PlacementFragment::under);
+        let life = laid(self.life, over.life, LifeFragment::under);
         self.origin.extend(over.origin);
         Fragment {
             schema: over.schema.or(self.schema),
@@ -248,6 +264,9 @@ impl Fragment {
             worker: over.worker.or(self.worker),
             shape,
             firmware,
+            tdx,
+            placement,
+            life,
             models: over.models.or(self.models),
             origin: self.origin,
         }
@@ -256,9 +275,10 @@ impl Fragment {
     /// Fills in the defaults.
     pub fn input(self) -> Input {
         let shape = self.shape.unwrap_or_default();
-        let firmware = self.firmware.unwrap_or_default();
+        let platform = self.platform.unwrap_or_else(|| "emulated".into());
         Input {
-            platform: self.platform.unwrap_or_else(|| "emulated".into()),
+            firmware: self.firmware.unwrap_or_default(),
+            platform,
             boot: self.boot.unwrap_or_else(|| "direct".into()),
             image: self.image,
             role: self.role,
@@ -277,10 +297,9 @@ impl Fragment {
             worker: self.worker,
             vcpus: shape.vcpus.unwrap_or(2),
             memory_mib: shape.memory_mib.unwrap_or(2048),
-            firmware: Firmware {
-                code: firmware.code.unwrap_or_else(|| "/usr/share/OVMF/OVMF_CODE_4M.fd".into()),
-                vars: firmware.vars.unwrap_or_else(|| "/usr/share/OVMF/OVMF_VARS_4M.fd".into()),
-            },
+            tdx: self.tdx,
+            placement: self.placement.unwrap_or_default(),
+            life: self.life.unwrap_or_default(),
             models: self.models.unwrap_or_default(),
             origin: self.origin,
         }
@@ -300,7 +319,8 @@ impl Fragment {
         let paths =
             [&mut self.image, &mut self.static_config, &mut self.work_dir, &mut self.simulated_platform];
         let models = self.models.iter_mut().flatten().flat_map(|m| [&mut m.image, &mut m.pin]);
-        for path in paths.into_iter().chain(models).flatten() {
+        let socket = self.tdx.iter_mut().map(|tdx| &mut tdx.vsock_socket);
+        for path in paths.into_iter().chain(models).chain(socket).flatten() {
             *path = base.join(&*path);
         }
         let Some(TrustFragment { policy, collateral, references, publication, source, .. }) = &mut self.trust
@@ -338,22 +358,32 @@ pub struct Input {
     pub worker: Option<WorkerConfig>,
     pub vcpus: u32,
     pub memory_mib: u64,
-    pub firmware: Firmware,
+    pub firmware: FirmwareFragment,
+    pub tdx: Option<TdxFragment>,
+    pub placement: PlacementFragment,
+    pub life: LifeFragment,
     pub models: Vec<ModelFragment>,
     pub origin: Vec<Origin>,
 }
 
-fn merge_shape(base: Option<ShapeFragment>, over: Option<ShapeFragment>) -> Option<ShapeFragment> {
-    let (Some(base), Some(over)) = (&base, &over) else { return over.or(base) };
-    Some(ShapeFragment { vcpus: over.vcpus.or(base.vcpus), memory_mib: over.memory_mib.or(base.memory_mib) })
+/// One table over another: what both set, the later says.
+fn laid<T>(base: Option<T>, over: Option<T>, under: impl Fn(T, T) -> T) -> Option<T> {
+    match (base, over) {
+        (Some(base), Some(over)) => Some(under(over, base)),
+        (base, over) => over.or(base),
+    }
 }
 
-fn merge_firmware(
-    base: Option<FirmwareFragment>,
-    over: Option<FirmwareFragment>,
-) -> Option<FirmwareFragment> {
-    let (Some(base), Some(over)) = (base.clone(), over.clone()) else { return over.or(base) };
-    Some(FirmwareFragment { code: over.code.or(base.code), vars: over.vars.or(base.vars) })
+impl ShapeFragment {
+    fn under(self, base: Self) -> Self {
+        ShapeFragment { vcpus: self.vcpus.or(base.vcpus), memory_mib: self.memory_mib.or(base.memory_mib) }
+    }
+}
+
+impl FirmwareFragment {
+    fn under(self, base: Self) -> Self {
+        FirmwareFragment { code: self.code.or(base.code), vars: self.vars.or(base.vars) }
+    }
 }
 
 /// The parser's refusal with file, line and the nearest known field name.

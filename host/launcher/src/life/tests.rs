@@ -1,22 +1,11 @@
 //! Shell scripts play QEMU and the TPM emulator: each way in which a boot can go wrong, and what a waiter is told.
 
+use super::play::{LONG, PRELUDE, SERVE, TPM};
 use super::*;
-use crate::machine::Platform;
 use crate::settings::{Firmware, Image};
 use crate::watch::MAX_PROGRESS;
-use measure::Boot;
-use protocol::config::RuntimeConfig;
 use protocol::progress::Stage;
 use tempfile::TempDir;
-
-const LONG: Duration = Duration::from_secs(30);
-/// Finds the files that QEMU was told to write: `$con`, `$prog`; `$$` goes to a file, to see whether it is alive.
-const PRELUDE: &str = r#"for a; do case $a in
-    file,id=console,path=*) con=${a#*path=};; file,id=progress,path=*) prog=${a#*path=};;
-    esac; done; echo $$ > "${con%/*}/pid"; "#;
-const SERVE: &str = r#"echo '{"uptime_ms":5,"stage":"started"}' >> "$prog"
-    echo '{"uptime_ms":9,"stage":"serving","port":8443}' >> "$prog"; exec sleep 60"#;
-const TPM: &str = r#"for a; do case $a in type=unixio,path=*) : > "${a#*path=}";; esac; done; exec sleep 60"#;
 
 struct Play {
     dir: TempDir,
@@ -35,26 +24,14 @@ impl Play {
         let vars = self.dir.path().join("vars");
         std::fs::write(&vars, "vars").unwrap();
         Settings {
-            platform: Platform::Emulated,
-            boot: Boot::Direct,
             image: Image { uki: "/uki".into(), disk: None },
-            firmware: Firmware { code: "/code".into(), vars },
+            firmware: Firmware { code: "/code".into(), vars: Some(vars) },
             vcpus: 1,
             memory_mib: 512,
-            models: Vec::new(),
             static_config: b"schema = 1".to_vec(),
-            runtime: RuntimeConfig {
-                schema: 1,
-                address: "10.0.2.15/24".into(),
-                gateway: None,
-                dial: vec![],
-                ledger: vec![],
-                mirror: None,
-            },
             listen: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, self.port),
-            files: Vec::new(),
-            simulated_platform: None,
             work_dir: self.dir.path().join("run"),
+            ..crate::samples::settings()
         }
     }
 
@@ -104,6 +81,7 @@ fn a_serving_guest_is_seen_in_order_and_stopped_on_request() {
     let expected = [
         What::State(State::Prepared),
         What::State(State::Booting),
+        What::State(State::Attesting),
         line(5, Stage::Started),
         line(9, Stage::Serving { port: 8443 }),
         What::State(State::Serving),

@@ -1,8 +1,8 @@
 //! The last step of settings: every value checked, every file it names read, nothing left optional that is needed.
 
 use super::trust::Trusted;
-use super::{Input, ModelFragment, SettingsError};
-use crate::machine::Platform;
+use super::{Input, Life, ModelFragment, SettingsError};
+use crate::machine::{Placement, Platform};
 use measure::{Boot, Shape};
 use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig, TrustConfig};
 use protocol::handoff::File;
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 /// Most model disks of one machine: each has its own fixed PCI slot.
 pub const MAX_MODELS: usize = 8;
 
-/// OVMF's two volumes, as the QEMU process sees them.
+/// OVMF, as the QEMU process sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firmware {
-    /// Code volume, mapped read-only.
+    /// Code volume, mapped read-only; of a trust domain the whole image, with its variables.
     pub code: PathBuf,
-    /// Empty variable store; each launch gets its own copy.
-    pub vars: PathBuf,
+    /// Empty variable store; each launch gets its own copy. A trust domain has none.
+    pub vars: Option<PathBuf>,
 }
 
 /// The artifacts that are booted.
@@ -54,6 +54,10 @@ pub struct Settings {
     pub vcpus: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
+    /// Where on the host.
+    pub placement: Placement,
+    /// How it is kept alive.
+    pub life: Life,
     /// Model disks, in the order of the static configuration.
     pub models: Vec<Model>,
     /// Bytes of the static configuration; MRCONFIGID is their SHA-384.
@@ -76,7 +80,17 @@ impl Settings {
         let mut shape = Shape::new(self.vcpus, self.memory_mib);
         // `settle` allows no more model disks than slots; more would share one and QEMU would refuse them.
         shape.model_disks = u8::try_from(self.models.len()).unwrap_or(u8::MAX);
-        shape.simulator_disk = self.simulated_platform.is_some();
+        match &self.platform {
+            Platform::Emulated => shape.simulator_disk = self.simulated_platform.is_some(),
+            Platform::Tdx(domain) => {
+                // `settle` allows no more of them than root ports.
+                let count = |devices: usize| u8::try_from(devices).unwrap_or(u8::MAX);
+                shape.gpus = count(domain.gpus.len());
+                shape.nvswitches = count(domain.nvswitches.len());
+                (shape.gpu, shape.vsock) = (domain.gpu, domain.vsock.is_some());
+                (shape.phys_bits, shape.qemu) = (domain.phys_bits, domain.qemu);
+            }
+        }
         shape
     }
 }
@@ -95,13 +109,15 @@ impl Input {
             Some(Trusted { config, files }) => (Some(config), files),
             None => (None, Vec::new()),
         };
+        let platform = self.platform()?;
         Ok(Settings {
-            platform: self.platform()?,
             image: self.image(boot)?,
             boot,
-            firmware: self.firmware.clone(),
-            vcpus: self.vcpus()?,
-            memory_mib: self.memory_mib()?,
+            firmware: self.firmware(&platform)?,
+            vcpus: self.vcpus(&platform)?,
+            memory_mib: self.memory_mib(&platform)?,
+            placement: self.placement()?,
+            life: self.life()?,
             static_config: self.static_config(&models, trust)?,
             runtime: RuntimeConfig {
                 schema: 1,
@@ -113,7 +129,8 @@ impl Input {
             },
             files,
             listen: self.listen()?,
-            simulated_platform: self.simulated_platform()?,
+            simulated_platform: self.simulated_platform(&platform)?,
+            platform,
             work_dir: absolute(&self.work_dir)?,
             models,
         })
@@ -134,18 +151,6 @@ impl Input {
         }
     }
 
-    fn platform(&self) -> Result<Platform, SettingsError> {
-        match self.platform.as_str() {
-            "emulated" => Ok(Platform::Emulated),
-            other => Err(self.value(
-                "platform",
-                quoted(other),
-                "\"emulated\"",
-                "this launcher boots no other platform",
-            )),
-        }
-    }
-
     fn boot(&self) -> Result<Boot, SettingsError> {
         match self.boot.as_str() {
             "direct" => Ok(Boot::Direct),
@@ -157,18 +162,29 @@ impl Input {
         }
     }
 
-    fn vcpus(&self) -> Result<u32, SettingsError> {
-        if !(1..=255).contains(&self.vcpus) {
-            let hint = "the emulated machine has no interrupt remapping for more";
-            return Err(self.value("shape.vcpus", self.vcpus.to_string(), "1 to 255", hint));
+    fn vcpus(&self, platform: &Platform) -> Result<u32, SettingsError> {
+        let (most, expected, hint) = match platform {
+            Platform::Emulated => {
+                (255, "1 to 255", "the emulated machine has no interrupt remapping for more")
+            }
+            Platform::Tdx(_) => (512, "1 to 512", "measurements are foretold for no more"),
+        };
+        if !(1..=most).contains(&self.vcpus) {
+            return Err(self.value("shape.vcpus", self.vcpus.to_string(), expected, hint));
         }
         Ok(self.vcpus)
     }
 
-    fn memory_mib(&self) -> Result<u64, SettingsError> {
-        if !(512..=512 * 1024).contains(&self.memory_mib) {
-            let hint = "the worker image needs 512 MiB before it loads a model";
-            return Err(self.value("shape.memory_mib", self.memory_mib.to_string(), "512 to 524288", hint));
+    fn memory_mib(&self, platform: &Platform) -> Result<u64, SettingsError> {
+        let (range, hint) = match platform {
+            Platform::Emulated => {
+                (512..=512 * 1024, "the worker image needs 512 MiB before it loads a model")
+            }
+            Platform::Tdx(_) => (1024..=6 * 1024 * 1024, "the firmware of a trust domain needs room"),
+        };
+        if !range.contains(&self.memory_mib) {
+            let expected = format!("{} to {}", range.start(), range.end());
+            return Err(self.value("shape.memory_mib", self.memory_mib.to_string(), &expected, hint));
         }
         Ok(self.memory_mib)
     }
@@ -198,8 +214,13 @@ impl Input {
         Ok(image)
     }
 
-    fn simulated_platform(&self) -> Result<Option<PathBuf>, SettingsError> {
+    fn simulated_platform(&self, platform: &Platform) -> Result<Option<PathBuf>, SettingsError> {
         let Some(dir) = &self.simulated_platform else { return Ok(None) };
+        if platform.trust_domain().is_some() {
+            let hint = "a trust domain has real quotes: remove it, or set platform = \"emulated\"";
+            let found = format!("{:?}", dir.display());
+            return Err(self.value("simulated_platform", found, "nothing beside platform \"tdx\"", hint));
+        }
         let hint = "make one with `chrysalis-simulator pki DIR`";
         readable("simulated platform's identity", &dir.join("identity.bin"), hint)?;
         absolute(dir).map(Some)
@@ -313,11 +334,11 @@ impl Input {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(80).collect::<String>())
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, SettingsError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, SettingsError> {
     std::path::absolute(path).map_err(|source| SettingsError::Unreadable {
         what: "path",
         path: path.into(),

@@ -86,7 +86,10 @@ fn a_file_without_schema_is_refused() {
 fn values_out_of_range_are_refused_with_place_expectation_and_advice() {
     let place = Place::new();
     for (settings, message) in [
-        ("platform = \"tdx\"", "launch.toml line 3: `platform` is \"tdx\", expected \"emulated\"; "),
+        (
+            "platform = \"sev\"",
+            "launch.toml line 3: `platform` is \"sev\", expected \"emulated\" or \"tdx\"; ",
+        ),
         ("boot = \"usb\"", "launch.toml line 3: `boot` is \"usb\", expected \"direct\" or \"disk\"; "),
         ("role = \"client\"", "launch.toml line 3: `role` is \"client\", expected \"worker\" or \"proxy\"; "),
         ("network = \"a b\"", "launch.toml line 3: `network` is \"a b\", expected 1 to 64 letters"),
@@ -297,4 +300,155 @@ fn every_size_that_settings_allow_can_be_predicted() {
         let settings = place.settle(&format!("[shape]\nvcpus = {vcpus}\nmemory_mib = {memory}\n")).unwrap();
         settings.shape().check(Platform::Emulated).unwrap();
     }
+}
+
+#[test]
+fn a_trust_domain_has_defaults_and_the_shape_that_is_published_for_it() {
+    let place = Place::new();
+    let one = "platform = \"tdx\"\nwork_dir = \"a\"\n[shape]\nvcpus = 32\nmemory_mib = 65536\n";
+    let settings = place.settle(&format!("{one}[tdx]\ngpus = [\"17:00.0\"]\ngpu = \"h200\"\n")).unwrap();
+    let domain = settings.platform.trust_domain().unwrap();
+    assert_eq!(domain.quotes.to_string(), "vsock:2:4050");
+    assert_eq!(domain.gpus[0].as_str(), "0000:17:00.0");
+    assert_eq!(settings.firmware.vars, None);
+    let published = "schema = 1\nvcpus = 32\nmemory_mib = 65536\nmodel_disks = 0\ngpus = 1\ngpu = \"h200\"\n";
+    assert_eq!(settings.shape(), measure::Shape::from_toml(published).unwrap());
+    settings.shape().check(Platform::Tdx).unwrap();
+    let other = place.settle(&one.replace("\"a\"", "\"b\"")).unwrap();
+    let vsock = |settings: &Settings| settings.platform.trust_domain().unwrap().vsock.clone();
+    assert_ne!(vsock(&settings), vsock(&other), "instances have contexts of their own");
+}
+
+#[test]
+fn contradictory_platforms_and_devices_are_refused_with_line_and_hint() {
+    let place = Place::new();
+    let tdx = "platform = \"tdx\"\n[tdx]\n";
+    for (more, message) in [
+        (
+            "[tdx]\ncid = 4",
+            "launch.toml line 3: `tdx` is there, expected nothing beside platform \"emulated\"; ",
+        ),
+        (
+            "platform = \"tdx\"\nsimulated_platform = \"pki\"",
+            "launch.toml line 4: `simulated_platform` is \"pki\", expected nothing beside platform \"tdx\"; ",
+        ),
+        (
+            "platform = \"tdx\"\n[firmware]\nvars = \"x.fd\"",
+            "launch.toml line 5: `firmware.vars` is \"x.fd\", expected nothing beside platform \"tdx\"; ",
+        ),
+        (
+            "platform = \"tdx\"\n[shape]\nvcpus = 513",
+            "launch.toml line 5: `shape.vcpus` is 513, expected 1 to 512; ",
+        ),
+        (
+            "platform = \"tdx\"\n[shape]\nmemory_mib = 512",
+            "launch.toml line 5: `shape.memory_mib` is 512, expected 1024 to 6291456; ",
+        ),
+        (
+            &format!("{tdx}gpus = [\"17:00\"]"),
+            "launch.toml line 5: `tdx.gpus` is \"17:00\", expected PCI addresses",
+        ),
+        (&format!("{tdx}gpus = [\"17:00.0\"]"), "settings: `tdx.gpu` is missing, expected \"h100\""),
+        (
+            &format!("{tdx}gpu = \"h100\""),
+            "launch.toml line 5: `tdx.gpu` is \"h100\", expected nothing without `gpus`",
+        ),
+        (
+            &format!("{tdx}gpu = \"a100\"\ngpus = [\"17:00.0\"]"),
+            "launch.toml line 5: `tdx.gpu` is \"a100\", expected \"h100\"",
+        ),
+        (
+            &format!("{tdx}gpu = \"h100\"\ngpus = [\"17:00.0\", \"0000:17:00.0\"]"),
+            "launch.toml line 6: `tdx.gpus` is 0000:17:00.0 twice, expected each device once; ",
+        ),
+    ] {
+        let text = place.refusal(more);
+        assert!(text.starts_with(message), "{text}");
+    }
+}
+
+#[test]
+fn sockets_and_sizes_of_a_trust_domain_that_cannot_be_are_refused() {
+    let place = Place::new();
+    let tdx = "platform = \"tdx\"\n[tdx]\n";
+    for (more, message) in [
+        (
+            &format!("{tdx}nvswitches = [\"17:00.0\"]"),
+            "launch.toml line 5: `tdx.nvswitches` is there, expected GPUs beside them; ",
+        ),
+        (
+            &format!("{tdx}quotes = \"vsock:2\""),
+            "launch.toml line 5: `tdx.quotes` is \"vsock:2\", expected \"vsock:2:4050\"",
+        ),
+        (
+            &format!("{tdx}quotes = \"unix:qgs\""),
+            "launch.toml line 5: `tdx.quotes` is \"unix:qgs\", expected",
+        ),
+        (&format!("{tdx}cid = 2"), "launch.toml line 5: `tdx.cid` is 2, expected 3 to 4294967294; "),
+        (
+            &format!("{tdx}cid = 5\nvsock = \"none\""),
+            "launch.toml line 5: `tdx.cid` is there, expected nothing beside vsock \"none\"; ",
+        ),
+        (
+            &format!("{tdx}vsock = \"vhost-user\""),
+            "settings: `tdx.vsock_socket` is missing, expected a socket; ",
+        ),
+        (&format!("{tdx}vsock = \"usb\""), "launch.toml line 5: `tdx.vsock` is \"usb\", expected \"vhost\""),
+        (&format!("{tdx}phys_bits = 40"), "launch.toml line 5: `tdx.phys_bits` is 40, expected 46 to 52; "),
+        (
+            &format!("{tdx}qemu = \"10.0\""),
+            "launch.toml line 5: `tdx.qemu` is \"10.0\", expected \"10.1\", \"10.2\"",
+        ),
+    ] {
+        let text = place.refusal(more);
+        assert!(text.starts_with(message), "{text}");
+    }
+}
+
+#[test]
+fn placement_and_life_that_cannot_be_are_refused() {
+    let place = Place::new();
+    for (more, message) in [
+        (
+            "[placement]\ncpus = [1, 2, 3]",
+            "launch.toml line 4: `placement.cpus` is 3 processors, expected 2, one for each",
+        ),
+        (
+            "[placement]\ncpus = [1, 1]",
+            "launch.toml line 4: `placement.cpus` is 1 twice, expected each once; ",
+        ),
+        (
+            "[placement]\nhugepages = \"4K\"",
+            "launch.toml line 4: `placement.hugepages` is \"4K\", expected \"2M\"",
+        ),
+        (
+            "[shape]\nmemory_mib = 1025\n[placement]\nhugepages = \"2M\"",
+            "launch.toml line 4: `shape.memory_mib` is 1025, expected a whole number of 2M pages; ",
+        ),
+        (
+            "[life]\nrestart = \"often\"",
+            "launch.toml line 4: `life.restart` is \"often\", expected \"never\"",
+        ),
+        ("[life]\nattempts = 0", "launch.toml line 4: `life.attempts` is 0, expected 1 to 100; "),
+        ("[life]\nboot_seconds = 0", "launch.toml line 4: `life.boot_seconds` is 0, expected 1 to 86400; "),
+    ] {
+        let text = place.refusal(more);
+        assert!(text.starts_with(message), "{text}");
+    }
+}
+
+#[test]
+fn tables_of_two_files_are_laid_over_each_other_and_a_refusal_names_the_right_one() {
+    let a = "schema = 1\n[life]\nrestart = \"always\"\nattempts = 3\n[placement]\nnodes = [1]\n";
+    let b = "schema = 1\n[life]\nattempts = 200\n[placement]\ncpus = [0, 1]\n";
+    let both = Fragment::parse("a.toml", a).unwrap().merge(Fragment::parse("b.toml", b).unwrap());
+    let life = both.life.clone().unwrap();
+    assert_eq!((life.restart.as_deref(), life.attempts), (Some("always"), Some(200)));
+    let placement = both.input().placement().unwrap();
+    assert_eq!((placement.cpus, placement.nodes), (vec![0, 1], vec![1]));
+    let place = Place::new();
+    let image = Fragment { image: Some(place.path("image")), ..Fragment::default() };
+    let both = Fragment::parse("a.toml", a).unwrap().merge(Fragment::parse("b.toml", b).unwrap());
+    let text = both.merge(image).settle().unwrap_err().to_string();
+    assert!(text.starts_with("b.toml line 3: `life.attempts` is 200"), "{text}");
 }

@@ -1,0 +1,57 @@
+//! Machines for this crate's tests: nothing that they name need be there.
+
+use crate::machine::{PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
+use crate::settings::{Firmware, Image, Life, Model, Settings};
+use measure::Boot;
+use measure::shape::{Gpu, QemuVersion};
+use protocol::config::{ModelPin, RuntimeConfig};
+
+/// An emulated machine of the smallest kind.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        platform: Platform::Emulated,
+        boot: Boot::Direct,
+        image: Image { uki: "/image/uki.efi".into(), disk: Some("/image/disk.raw".into()) },
+        firmware: Firmware { code: "/ovmf/code.fd".into(), vars: Some("/ovmf/vars.fd".into()) },
+        vcpus: 2,
+        memory_mib: 2048,
+        placement: Placement::default(),
+        life: Life::default(),
+        models: Vec::new(),
+        static_config: Vec::new(),
+        runtime: RuntimeConfig {
+            schema: 1,
+            address: "10.0.2.15/24".into(),
+            gateway: None,
+            dial: vec![],
+            ledger: vec![],
+            mirror: None,
+        },
+        files: Vec::new(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        simulated_platform: None,
+        work_dir: "/run,1".into(),
+    }
+}
+
+/// A model disk.
+pub(crate) fn model() -> Model {
+    let pin = ModelPin { name: "m".into(), root: "ab".repeat(32), data_blocks: 3 };
+    Model { image: "/models/a, b.img".into(), pin }
+}
+
+/// A trust domain with so many accelerators.
+pub(crate) fn domain(gpus: u8, nvswitches: u8) -> TrustDomain {
+    let addresses = |bus: u8, count: u8| {
+        (0..count).map(|i| PciAddress::parse(&format!("0000:{:02x}:00.0", bus + i)).unwrap()).collect()
+    };
+    TrustDomain {
+        quotes: QuoteService::Vsock { cid: 2, port: 4050 },
+        vsock: Some(Vsock::Vhost { cid: 7 }),
+        gpus: addresses(0x17, gpus),
+        gpu: (gpus > 0).then_some(Gpu::H200),
+        nvswitches: addresses(0x80, nvswitches),
+        phys_bits: 46,
+        qemu: QemuVersion::V10_2,
+    }
+}
