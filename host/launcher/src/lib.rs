@@ -19,6 +19,7 @@ pub mod foretell;
 pub mod gpu;
 pub mod handoff;
 pub mod host;
+pub mod keep;
 mod life;
 pub mod machine;
 mod placement;

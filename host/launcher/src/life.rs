@@ -24,8 +24,8 @@ mod supervisor;
 
 use crate::error::{Failure, LaunchError};
 use crate::handoff::Expected;
-use crate::preflight::HostDirs;
 use crate::machine::Machine;
+use crate::preflight::HostDirs;
 use crate::qmp;
 use crate::rundir::RunDir;
 use crate::settings::Settings;

@@ -5,8 +5,8 @@
 use super::{Event, Request, Shared, State, What};
 use crate::control::Control;
 use crate::error::{Failure, LaunchError};
-use crate::preflight::{Claims, HostDirs};
 use crate::machine::Platform;
+use crate::preflight::{Claims, HostDirs};
 use crate::process::Process;
 use crate::qmp;
 use crate::rundir::RunDir;

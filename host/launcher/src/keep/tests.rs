@@ -1,0 +1,362 @@
+//! Shell scripts play QEMU: a machine that fails, leaves, drains and is exchanged, and what a keeper makes of each.
+
+use super::*;
+use crate::life::play::{LONG, PRELUDE, SERVE, TPM};
+use crate::machine::{PciAddress, Placement, Platform, QuoteService};
+use crate::settings::{Firmware, Image, Life};
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// What a play of each image does, by the name of the image.
+type Script = dyn Fn(&str) -> String + Send + Sync;
+
+struct Staged {
+    dir: PathBuf,
+    life: Life,
+    platform: Platform,
+    adopted: Arc<Mutex<Vec<PathBuf>>>,
+    starts: Arc<Mutex<Vec<String>>>,
+    script: Arc<Script>,
+    present: String,
+}
+
+impl Plan for Staged {
+    fn settle(&mut self, image: Option<&Path>) -> Result<Settings, LaunchError> {
+        self.present = image.map_or("old".into(), |path| path.display().to_string());
+        if self.present == "unpublished" {
+            return Err(LaunchError::Unprepared { reason: "no accepted release has it".into() });
+        }
+        Ok(Settings {
+            platform: self.platform.clone(),
+            image: Image { uki: format!("{}/uki", self.present).into(), disk: None },
+            firmware: Firmware { code: "/code".into(), vars: None },
+            placement: Placement::default(),
+            life: self.life,
+            listen: "127.0.0.1:1".parse().unwrap(),
+            work_dir: self.dir.join("run"),
+            ..crate::samples::settings()
+        })
+    }
+
+    fn starts(&mut self, _: &Settings) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
+    fn started(&mut self, _: &Guest, settings: &Settings) -> Result<(), LaunchError> {
+        self.starts.lock().unwrap().push(settings.image.uki.parent().unwrap().display().to_string());
+        Ok(())
+    }
+
+    fn event(&mut self, _: &Event) {}
+
+    fn adopt(&mut self, image: &Path) -> Result<(), LaunchError> {
+        self.adopted.lock().unwrap().push(image.into());
+        Ok(())
+    }
+
+    fn tools(&self) -> Box<dyn Fn(&str) -> Command + Send> {
+        let script = Arc::clone(&self.script);
+        Box::new(move |name| {
+            let mut command = Command::new("sh");
+            // The image is the last word that QEMU is told.
+            let dispatch = |script: &Script| {
+                let cases: String = ["old", "new", "bad"]
+                    .map(|image| format!("*/{image}/uki|{image}/uki) {} ;;\n", script(image)))
+                    .concat();
+                format!("{PRELUDE} for last; do :; done; case $last in\n{cases} esac")
+            };
+            let words = match name {
+                "qemu-system-x86_64" => dispatch(&*script),
+                "swtpm" => TPM.to_owned(),
+                _ => "exit 0".to_owned(),
+            };
+            command.args(["-c", &words, name]);
+            command
+        })
+    }
+
+    fn say(&mut self, words: &str) {
+        eprintln!("    {words}");
+    }
+}
+
+/// A keeper that runs in a thread of its own.
+struct Kept {
+    dir: TempDir,
+    sender: Sender<Signal>,
+    adopted: Arc<Mutex<Vec<PathBuf>>>,
+    starts: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<Result<(), LaunchError>>>,
+}
+
+impl Kept {
+    fn start(life: Life, script: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Kept::on(tempfile::tempdir().unwrap(), HostDirs::default(), Platform::Emulated, life, script)
+    }
+
+    fn on(
+        dir: TempDir,
+        host: HostDirs,
+        platform: Platform,
+        life: Life,
+        script: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let (adopted, starts) = (Arc::default(), Arc::default());
+        let mut plan = Staged {
+            dir: dir.path().into(),
+            life,
+            platform,
+            adopted: Arc::clone(&adopted),
+            starts: Arc::clone(&starts),
+            script: Arc::new(script),
+            present: String::new(),
+        };
+        let (sender, inbox) = signals();
+        let ours = sender.clone();
+        let thread = std::thread::spawn(move || keep(&mut plan, &host, (ours, inbox)));
+        Kept { dir, sender, adopted, starts, thread: Some(thread) }
+    }
+
+    fn run(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// Asks as `chrysalis machine` does, once there is somebody to ask.
+    fn ask(&self, question: &Ask) -> Reply {
+        let until = Instant::now() + LONG;
+        loop {
+            if let Ok((status, true)) = read_status(&self.run())
+                && let Ok(reply) = ask(&status.control, question)
+            {
+                return reply;
+            }
+            assert!(Instant::now() < until, "nobody answers");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self.ask(&Ask::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait(&self, what: &str, mut done: impl FnMut(&Status) -> bool) -> Status {
+        let until = Instant::now() + LONG;
+        loop {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(Instant::now() < until, "never {what}: {status:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn serving(&self) -> Status {
+        self.wait("serving", |status| status.step == Step::Machine(State::Serving))
+    }
+
+    fn upgrade(&self, image: &str) -> Reply {
+        self.ask(&Ask::Upgrade { image: image.into() })
+    }
+
+    /// Waits for the end; the folder stays for as long as `self` does.
+    fn over(&mut self) -> Result<(), LaunchError> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    fn end(mut self) -> Result<(), LaunchError> {
+        self.over()
+    }
+}
+
+fn life(restart: Restart, attempts: u32) -> Life {
+    // These guests have no control port, so a drain ends them at once.
+    Life { restart, attempts, boot: LONG, drain: Duration::from_millis(50) }
+}
+
+fn serve(_: &str) -> String {
+    SERVE.into()
+}
+
+#[test]
+fn a_kept_machine_tells_how_it_stands_and_stops_when_asked() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    let status = kept.serving();
+    assert_eq!((status.starts, status.last_failure.as_deref()), (1, None));
+    assert_eq!((status.image.as_path(), status.endpoint.is_some()), (Path::new("old"), true));
+    assert_eq!(kept.ask(&Ask::Stop { now: false }), Reply::Done);
+    kept.end().unwrap();
+}
+
+#[test]
+fn a_signal_drains_and_the_record_says_that_nobody_keeps_it() {
+    let mut kept = Kept::start(life(Restart::Always, 5), serve);
+    kept.serving();
+    kept.sender.send(Signal::Told).unwrap();
+    kept.over().unwrap();
+    let (status, lives) = read_status(&kept.run()).unwrap();
+    assert_eq!((status.step, lives, status.starts), (Step::Stopped, false, 1));
+}
+
+#[test]
+fn a_machine_that_fails_is_started_again_and_given_up_with_reports() {
+    let mut kept = Kept::start(life(Restart::OnFailure, 2), |_| "exit 3".into());
+    let error = kept.over().unwrap_err();
+    assert!(error.to_string().contains("ended unasked (exit status: 3)"), "{error}");
+    assert_eq!(kept.starts.lock().unwrap().len(), 2);
+    assert_eq!(std::fs::read_dir(kept.run().join(CRASHES)).unwrap().count(), 2);
+    let (status, lives) = read_status(&kept.run()).unwrap();
+    assert_eq!((status.step, lives), (Step::Failed, false));
+}
+
+#[test]
+fn a_machine_that_is_killed_comes_back() {
+    let kept = Kept::start(life(Restart::OnFailure, 5), serve);
+    kept.serving();
+    let pid = std::fs::read_to_string(kept.run().join("pid")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let status = kept.wait("back", |s| s.starts == 2 && s.step == Step::Machine(State::Serving));
+    assert!(status.last_failure.unwrap().contains("signal: 9"));
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn a_machine_that_never_serves_is_ended_at_its_limit() {
+    let mut limits = life(Restart::Never, 1);
+    limits.boot = Duration::from_millis(300);
+    let error = Kept::start(limits, |_| "exec sleep 60".into()).end().unwrap_err();
+    assert!(error.to_string().contains("no `serving` within 300 ms"), "{error}");
+}
+
+#[test]
+fn an_upgrade_that_serves_is_adopted() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    assert_eq!(kept.upgrade("new"), Reply::Done);
+    assert_eq!(*kept.starts.lock().unwrap(), ["old", "new"]);
+    assert_eq!(*kept.adopted.lock().unwrap(), [PathBuf::from("new")]);
+    assert_eq!(kept.serving().image, Path::new("new"));
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn an_upgrade_that_does_not_serve_is_rolled_back() {
+    let script = |image: &str| if image == "bad" { "exit 3".into() } else { SERVE.into() };
+    let kept = Kept::start(life(Restart::Never, 1), script);
+    kept.serving();
+    let Reply::RolledBack { reason } = kept.upgrade("bad") else { panic!("not rolled back") };
+    assert!(reason.contains("exit status: 3"), "{reason}");
+    assert_eq!(*kept.starts.lock().unwrap(), ["old", "bad", "old"]);
+    assert!(kept.adopted.lock().unwrap().is_empty());
+    assert_eq!(kept.serving().image, Path::new("old"));
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn an_upgrade_that_may_not_run_changes_nothing() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    let Reply::Refused { reason } = kept.upgrade("unpublished") else { panic!("not refused") };
+    assert!(reason.contains("no accepted release has it") && reason.contains("unchanged"), "{reason}");
+    assert_eq!(kept.serving().starts, 1);
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn two_keepers_of_one_folder_are_refused_and_the_first_is_undisturbed() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    let mut second = Staged {
+        dir: kept.dir.path().into(),
+        life: life(Restart::Never, 1),
+        platform: Platform::Emulated,
+        adopted: Arc::default(),
+        starts: Arc::default(),
+        script: Arc::new(serve),
+        present: String::new(),
+    };
+    let error = keep(&mut second, &HostDirs::default(), signals()).unwrap_err().to_string();
+    assert!(error.contains("is in use by another guest"), "{error}");
+    assert_eq!(kept.serving().pid, std::process::id());
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_nothing_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    // Every write to it fails as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", run.join("handoff.img")).unwrap();
+    let mut kept = Kept::on(dir, HostDirs::default(), Platform::Emulated, life(Restart::Never, 1), serve);
+    let error = kept.over().unwrap_err().to_string();
+    assert!(
+        error.contains("handoff.img") && error.contains("No space left") && error.contains("room"),
+        "{error}"
+    );
+    assert!(kept.starts.lock().unwrap().is_empty());
+}
+
+/// A trust domain on a host of folders.
+fn fake_host() -> (TempDir, HostDirs, Platform, UnixListener) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = HostDirs {
+        sysfs: dir.path().join("sys"),
+        dev: dir.path().join("dev"),
+        locks: dir.path().join("locks"),
+    };
+    let gpu = host.sysfs.join("bus/pci/devices/0000:17:00.0");
+    std::fs::create_dir_all(&gpu).unwrap();
+    std::os::unix::fs::symlink("x/vfio-pci", gpu.join("driver")).unwrap();
+    std::fs::create_dir_all(&host.dev).unwrap();
+    for name in ["kvm", "iommu", "vhost-vsock"] {
+        std::fs::write(host.dev.join(name), "").unwrap();
+    }
+    let socket = dir.path().join("qgs");
+    let qgs = UnixListener::bind(&socket).unwrap();
+    let mut domain = crate::samples::domain(1, 0);
+    domain.gpus = vec![PciAddress::parse("0000:17:00.0").unwrap()];
+    domain.quotes = QuoteService::Unix(socket);
+    (dir, host, Platform::Tdx(domain), qgs)
+}
+
+#[test]
+fn a_gpu_that_vanishes_ends_the_machine_with_the_next_step() {
+    let (dir, host, platform, _qgs) = fake_host();
+    let gpu = host.sysfs.join("bus/pci/devices/0000:17:00.0");
+    let kept = Kept::on(dir, host, platform, life(Restart::Never, 1), serve);
+    kept.serving();
+    std::fs::remove_dir_all(gpu).unwrap();
+    let error = kept.end().unwrap_err().to_string();
+    assert!(
+        error.contains("0000:17:00.0 vanished") && error.contains("reset or restart the host"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_quote_service_that_stops_is_told_and_the_machine_serves_on() {
+    let (dir, host, platform, qgs) = fake_host();
+    let socket = dir.path().join("qgs");
+    let kept = Kept::on(dir, host, platform, life(Restart::Never, 1), serve);
+    assert!(!kept.serving().quotes_missing);
+    drop(qgs);
+    kept.wait("missed", |status| status.quotes_missing);
+    std::fs::remove_file(&socket).unwrap();
+    let _back = UnixListener::bind(&socket).unwrap();
+    let status = kept.wait("back", |status| !status.quotes_missing);
+    assert_eq!((status.step, status.starts), (Step::Machine(State::Serving), 1));
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
