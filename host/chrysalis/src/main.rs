@@ -21,6 +21,7 @@ mod gpu;
 mod image;
 mod input;
 mod launch;
+mod machine_cmd;
 mod measure_cmd;
 mod model;
 mod money;
@@ -77,8 +78,11 @@ enum Command {
     /// Read and set the modes of GPUs and NVSwitches, hand them to guests and take them back.
     #[command(subcommand)]
     Gpu(gpu::Command),
-    /// Boot an image and report its progress.
-    Launch(launch::Args),
+    /// Boot an image, keep the machine, and report its progress.
+    Launch(Box<launch::Args>),
+    /// Look after the machines of this host: status, logs, stop, upgrade, service.
+    #[command(subcommand)]
+    Machine(machine_cmd::Command),
     /// Connect to a live peer and print the whole verdict on it.
     #[command(visible_alias = "verify")]
     Connect(connect::Args),
@@ -129,7 +133,8 @@ fn main() -> ExitCode {
         Command::Provenance(args) => provenance::run(&args, json),
         Command::Doctor(args) => doctor::run(args, json),
         Command::Gpu(command) => gpu::run(command, json),
-        Command::Launch(args) => launch::run(args, json),
+        Command::Launch(args) => launch::run(*args, json),
+        Command::Machine(command) => machine_cmd::run(command, json),
         Command::Connect(args) => connect::run(args, json),
         Command::Tunnel(command) => tunnel::run(command, json),
         Command::Wallet(command) => money::wallet::run(command, json),

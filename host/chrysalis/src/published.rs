@@ -6,14 +6,18 @@
 //! ```
 //! A publication of which nothing is accepted stops a command before it connects to anybody, with the reasons.
 
+mod explained;
+
 use crate::input::read;
 use crate::trust::now;
 use anyhow::{Context, Result, ensure};
 use client::Trust;
 use evidence::Reference;
+use launcher::Settings;
+use launcher::foretell::Foretold;
 use measure::Registers;
 use release::{Anchor, Instants, Keeper, Published, Refresher, Standing, Store, SystemClock, mirror_at};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Options of everything that relies on a publication.
@@ -31,6 +35,13 @@ pub struct PublishedArgs {
 }
 
 impl PublishedArgs {
+    /// These, in a test.
+    #[cfg(test)]
+    pub fn of(publication: &str, anchor: &Path) -> Self {
+        let (publication, anchor) = (Some(publication.to_owned()), Some(anchor.to_owned()));
+        PublishedArgs { publication, anchor, publication_state: None }
+    }
+
     /// Whether a publication is named.
     pub fn is_named(&self) -> bool {
         self.publication.is_some()
@@ -83,10 +94,26 @@ impl Source {
         Trust { reference: self.reference(published), ..trust }
     }
 
-    /// Refuses registers that no accepted release has, and says what is different about the nearest.
-    pub fn covers(&self, registers: &Registers) -> Result<String> {
+    /// Refuses a machine whose registers no accepted release has, and explains what is different about the nearest. `seen` says
+    /// where a file of the tools root lies for this process.
+    pub fn covers_machine(
+        &self,
+        settings: &Settings,
+        foretold: &Foretold,
+        seen: &dyn Fn(&Path) -> PathBuf,
+    ) -> Result<String> {
         let published = self.once(None)?;
-        let reference = self.reference(&published);
+        let refused = match self.covers(&published, &foretold.registers) {
+            Ok(release) => return Ok(release),
+            Err(refused) => refused,
+        };
+        let explained = explained::nearest(&published, settings, foretold, seen);
+        Err(refused.context(explained.unwrap_or_default()).context("this machine is not what was published"))
+    }
+
+    /// Refuses registers that no accepted release has, and says which of the nearest differ.
+    fn covers(&self, published: &Published, registers: &Registers) -> Result<String> {
+        let reference = self.reference(published);
         match reference.matching(registers) {
             Some(release) => Ok(release.name.clone()),
             None => anyhow::bail!(
@@ -97,6 +124,11 @@ impl Source {
                 differences(&reference, registers)
             ),
         }
+    }
+
+    /// Settings of the publication.
+    pub fn anchor(&self) -> &Anchor {
+        &self.anchor
     }
 
     fn reference(&self, published: &Published) -> Reference {
@@ -169,10 +201,11 @@ mod tests {
     #[test]
     fn a_machine_that_is_published_is_covered_and_another_is_refused_with_what_differs() {
         let (_dir, source) = source(|_| {});
-        assert!(source.covers(&registers(2)).unwrap().starts_with("worker 0.1.0"));
+        let published = source.once(None).unwrap();
+        assert!(source.covers(&published, &registers(2)).unwrap().starts_with("worker 0.1.0"));
         let mut other = registers(1);
         other.rtmr[0] = Digest384([9; 48]);
-        let error = source.covers(&other).unwrap_err().to_string();
+        let error = source.covers(&published, &other).unwrap_err().to_string();
         let nearest = error.lines().nth(1).unwrap();
         assert!(
             nearest.contains("1 vCPU")

@@ -10,7 +10,7 @@
 //! trusted (see `builder::kit`); what is trusted is this host, this program and the tools of the host that it names.
 
 mod document;
-mod http;
+pub mod http;
 mod rebuilt;
 mod table;
 
