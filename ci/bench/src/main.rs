@@ -13,6 +13,7 @@
 //! gateway.rs --+
 //! release.rs --+
 //! doctor.rs ---+
+//! overhead.rs -+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
 //! engine/ ........ a report of its own (`--engine`), in the root where the engine's peers run
 //! ```
@@ -31,6 +32,7 @@ mod explain;
 mod gateway;
 mod gpu;
 mod machine;
+mod overhead;
 mod predict;
 mod proxy;
 mod release;
@@ -127,6 +129,7 @@ fn measure(args: &Args) -> Result<Report> {
     numbers.push(gateway::measure(&scratch)?);
     numbers.extend(release::measure(&scratch)?);
     numbers.extend(doctor::measure()?);
+    numbers.extend(overhead::measure(&stage, &scratch)?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
 }
