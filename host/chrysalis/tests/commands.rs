@@ -206,3 +206,36 @@ fn an_option_of_another_machine_changes_only_its_register() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("BootOrder of 1 bytes"), "{output:?}");
 }
+
+#[test]
+fn a_host_in_a_file_is_judged_in_the_closed_form_and_with_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let tcb = dir.path().join("tcb.json");
+    let level = r#"{"tcb": {"isvsvn": 1}, "tcbDate": "2026-02-11T00:00:00Z", "tcbStatus": "UpToDate"}"#;
+    let info = format!(r#"{{"tdxModuleIdentities": [{{"id": "TDX_01", "tcbLevels": [{level}]}}]}}"#);
+    std::fs::write(&tcb, format!(r#"{{"tcbInfo": {info}, "signature": ""}}"#)).unwrap();
+    let host = |name: &str| {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../launcher/fixtures/hosts/{name}.toml"));
+        chrysalis(&["doctor", "--host", text(&file), "--tcb-info", text(&tcb), "--json"])
+    };
+    for (name, code, failed) in
+        [("good", 0, None), ("iommu-off", 1, Some("iommu")), ("no-such-host", 2, None)]
+    {
+        let output = host(name);
+        assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
+        let found = json(&output);
+        let Some(checks) = found["checks"].as_array() else {
+            assert!(code == 2 && found["error"].is_string(), "{found}");
+            continue;
+        };
+        let first = checks.iter().find(|c| c["status"] == "fail").map(|c| c["name"].as_str().unwrap());
+        assert_eq!(first, failed, "{found:#}");
+        assert_eq!(found.as_object().unwrap().len(), 1);
+        for check in checks {
+            let mut keys: Vec<_> = check.as_object().unwrap().keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            assert_eq!(keys, ["evidence", "fix", "name", "status"]);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Carries plans out: all devices or none, and back where a step fails.
 
-use super::chip::Mode;
+use super::chip::{Kind, Mode};
 use super::error::GpuError;
 use super::journal::{self, Held, Journal, State};
 use super::plan::{self, Step, Target, VFIO};
@@ -169,7 +169,9 @@ impl Board<'_> {
                 }
                 Step::Reset { .. } => {
                     let ways = self.sysfs.read(&file(address, "reset_method"))?.unwrap_or_default();
-                    if ways.split_whitespace().next() != Some("flr") {
+                    // What a switch has instead is a reset of its own bus, on which it is alone.
+                    let other = !ways.is_empty() && self.device(address)?.kind == Some(Kind::Switch);
+                    if ways.split_whitespace().next() != Some("flr") && !other {
                         return refused(format!(
                             "{address} can't be reset by function (reset_method is `{ways}`); write `flr` to it if it can, else this needs a host reboot"
                         ));

@@ -491,6 +491,36 @@ fn after_a_reboot_only_the_modes_are_put_back() {
 }
 
 #[test]
+fn what_was_before_is_known_across_reboots_and_further_changes() {
+    let fake = Fake::new();
+    let state = fake.state();
+    fake.board(&state).apply(Mode::On).unwrap();
+    fake.board(&state).apply(Mode::ProtectedPcie).unwrap();
+    for device in fake.seen() {
+        std::fs::write(fake.device(&device.address).join("driver_override"), "(null)").unwrap();
+        fake.bind(&device.address, Some("nvidia"));
+    }
+    let board = Board { boot: "boot-2", ..fake.board(&state) };
+    board.apply(Mode::On).unwrap();
+    assert!(is_for_guest(&fake, Mode::On));
+    board.restore().unwrap();
+    assert!(fake.seen().iter().all(|d| d.driver.as_deref() == Some("nvidia")), "{:#?}", fake.seen());
+    assert!(
+        fake.seen().iter().all(|d| d.kind.is_none() || d.mode == Some(Ok(Mode::Off))),
+        "{:#?}",
+        fake.seen()
+    );
+}
+
+#[test]
+fn a_switch_that_is_reset_otherwise_is_no_obstacle() {
+    let fake = Fake::new();
+    std::fs::write(fake.device(SWITCH).join("reset_method"), "bus\n").unwrap();
+    fake.board(&fake.state()).apply(Mode::ProtectedPcie).unwrap();
+    assert!(is_for_guest(&fake, Mode::ProtectedPcie));
+}
+
+#[test]
 fn a_state_file_that_is_not_ours_stops_everything() {
     for text in [
         "",
