@@ -168,6 +168,9 @@ pub fn launch_on(
 ) -> Result<Guest, LaunchError> {
     let run = RunDir::open(&settings.work_dir)?;
     let claims = host.claim(settings)?;
+    if let Some(domain) = settings.platform.trust_domain() {
+        crate::preflight::release_of_qemu(domain, &tools)?;
+    }
     run.prepare(settings, &tools)?;
     let machine = Machine::new(settings, &run);
     let argv = crate::argv::argv(&machine);

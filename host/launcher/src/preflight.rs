@@ -6,11 +6,13 @@
 //! Deliberately absent: changing anything (binding drivers, GPU modes).
 
 use crate::error::LaunchError;
+use crate::gpu::{GpuError, Held, STATE};
 use crate::host::{Endpoint, Host, Question, Real};
 use crate::machine::{HugePages, PciAddress, Platform, QuoteService, TrustDomain, Vsock};
 use crate::settings::Settings;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The folders in which a host shows itself; those of the running system, unless a test puts others in their place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,43 +21,36 @@ pub struct HostDirs {
     pub sysfs: PathBuf,
     /// `/dev`.
     pub dev: PathBuf,
-    /// Folder of one lock a device, shared by every launcher of the host.
+    /// Folder of one lock a device, shared by everybody on the host who takes devices.
     pub locks: PathBuf,
 }
 
 impl Default for HostDirs {
     fn default() -> Self {
-        HostDirs { sysfs: "/sys".into(), dev: "/dev".into(), locks: "/run/lock/chrysalis".into() }
+        HostDirs { sysfs: "/sys".into(), dev: "/dev".into(), locks: STATE.into() }
     }
 }
 
-/// The devices of one machine, held against other launchers for as long as this value lives.
+/// The devices of one machine, held against other launchers and `chrysalis gpu` for as long as this value lives.
 #[derive(Debug)]
-pub struct Claims(Vec<File>);
-
-impl Drop for Claims {
-    fn drop(&mut self) {
-        for lock in &self.0 {
-            // Closing would not do where another thread's child, just forked, still has the file open.
-            let _ = lock.unlock();
-        }
-    }
+pub struct Claims {
+    _held: Option<Held>,
 }
 
 impl HostDirs {
     /// Checks what these settings name, and takes the devices.
     pub fn claim(&self, settings: &Settings) -> Result<Claims, LaunchError> {
         self.placement(settings)?;
-        let Platform::Tdx(domain) = &settings.platform else { return Ok(Claims(Vec::new())) };
+        let Platform::Tdx(domain) = &settings.platform else { return Ok(Claims { _held: None }) };
         self.files(domain)?;
         self.quotes(domain)?;
-        let mut claims = Claims(Vec::new());
-        for device in domain.devices() {
-            // The lock first: another launcher may be about to give the device back.
-            claims.0.push(self.lock(device)?);
-            self.device(device)?;
+        if domain.devices().next().is_none() {
+            return Ok(Claims { _held: None });
         }
-        Ok(claims)
+        // The locks first: somebody else may be about to give a device back.
+        let held = self.hold(domain)?;
+        domain.devices().try_for_each(|device| self.device(device))?;
+        Ok(Claims { _held: Some(held) })
     }
 
     /// The first device of a trust domain that is no longer there.
@@ -127,27 +122,22 @@ impl HostDirs {
             Some("vfio-pci") => Ok(()),
             other => {
                 let found = format!("bound to {}", other.unwrap_or("no driver"));
-                let next = "bind it to vfio-pci; `chrysalis doctor` says how";
+                let next = "hand it to guests with `chrysalis gpu apply`, which binds it to vfio-pci";
                 Err(host(&what, found, "bound to vfio-pci", next))
             }
         }
     }
 
-    fn lock(&self, device: &PciAddress) -> Result<File, LaunchError> {
-        fs::create_dir_all(&self.locks).map_err(LaunchError::file("folder of device locks", &self.locks))?;
-        let path = self.locks.join(device.as_str());
-        let file = File::create(&path).map_err(LaunchError::file("lock of a device", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
+    fn hold(&self, domain: &TrustDomain) -> Result<Held, LaunchError> {
+        Held::take(&self.locks, domain.devices().map(PciAddress::as_str)).map_err(|error| match error {
+            GpuError::Busy { what } => {
                 let next = "stop the machine that has it (`chrysalis machine status` on each run folder), or name another";
-                let what = format!("device {device}");
-                Err(host(&what, "in use by another launcher".into(), "one that is free", next))
+                let what = format!("device {what}");
+                host(&what, "in use by another launcher".into(), "one that is free", next)
             }
-            Err(TryLockError::Error(source)) => {
-                Err(LaunchError::File { what: "lock of a device", path, source })
-            }
-        }
+            GpuError::State { path, source } => LaunchError::File { what: "lock of a device", path, source },
+            other => LaunchError::Unprepared { reason: other.to_string() },
+        })
     }
 
     fn placement(&self, settings: &Settings) -> Result<(), LaunchError> {
@@ -197,6 +187,29 @@ impl HostDirs {
 
 fn host(what: &str, found: String, expected: &str, next: &'static str) -> LaunchError {
     LaunchError::Host { what: what.into(), found, expected: expected.into(), next }
+}
+
+/// Refuses a QEMU of another release than the shape's, whose tables would measure otherwise.
+pub(crate) fn release_of_qemu(
+    domain: &TrustDomain,
+    tools: &dyn Fn(&str) -> Command,
+) -> Result<(), LaunchError> {
+    const NAME: &str = "qemu-system-x86_64";
+    let output =
+        tools(NAME).arg("--version").stdin(Stdio::null()).output().map_err(|e| LaunchError::Tool {
+            tool: NAME.into(),
+            reason: format!("could not be started ({e}); is it installed?"),
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `QEMU emulator version 10.2.1 (...)`.
+    let word = text.split_whitespace().nth(3).unwrap_or("of no version");
+    let found: Vec<&str> = word.split('.').take(2).collect();
+    if found.join(".") == domain.qemu.name() {
+        return Ok(());
+    }
+    let next =
+        "set `tdx.qemu` to what is installed, if it is a release that can be foretold, or install that one";
+    Err(host("QEMU's release", word.chars().take(40).collect(), domain.qemu.name(), next))
 }
 
 /// Whether a list of the kernel (`0-3,8`) has a number.

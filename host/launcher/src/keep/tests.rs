@@ -65,7 +65,9 @@ impl Plan for Staged {
                 let cases: String = ["old", "new", "bad"]
                     .map(|image| format!("*/{image}/uki|{image}/uki) {} ;;\n", script(image)))
                     .concat();
-                format!("{PRELUDE} for last; do :; done; case $last in\n{cases} esac")
+                format!(
+                    "[ \"$1\" = --version ] && {{ echo QEMU emulator version 10.2.0; exit; }}; {PRELUDE} for last; do :; done; case $last in\n{cases} esac"
+                )
             };
             let words = match name {
                 "qemu-system-x86_64" => dispatch(&*script),

@@ -131,3 +131,24 @@ fn a_placement_that_the_host_does_not_have_is_refused() {
         assert!(text.starts_with(message), "{text}");
     }
 }
+
+#[test]
+fn a_qemu_of_another_release_is_refused() {
+    let says = |words: &'static str| {
+        move |_: &str| {
+            let mut command = Command::new("echo");
+            command.arg(words).arg("#");
+            command
+        }
+    };
+    let domain = domain(0, 0);
+    release_of_qemu(&domain, &says("QEMU emulator version 10.2.1 (Debian 1:10.2.1+ds-1)")).unwrap();
+    for (words, found) in [
+        ("QEMU emulator version 10.1.0", "10.1.0"),
+        ("QEMU emulator version 10.20.0", "10.20.0"),
+        ("no", "of no version"),
+    ] {
+        let text = release_of_qemu(&domain, &says(words)).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("QEMU's release: found {found}, expected 10.2; ")), "{text}");
+    }
+}
