@@ -27,8 +27,8 @@ pub enum Command {
     },
     /// Move a package lock on purpose, and show what changed.
     Lock {
-        /// `packages` (the image), `tools` and `toolchain` (what builds it), `reference` (what the engine is compared with) or
-        /// `nix` (what tests the flake).
+        /// `packages` (the image), `tools` and `toolchain` (what builds it), `reference` (what the engine is compared with),
+        /// `nix` (what tests the flake) or `peers` (what the proxy is measured against).
         which: Which,
     },
     /// Make the source kit of a commit: everything that a rebuild needs, in one folder addressed by content.
@@ -69,6 +69,8 @@ pub enum Which {
     Reference,
     /// `nix/packages.lock`.
     Nix,
+    /// `ci/bench/packages.lock`.
+    Peers,
 }
 
 /// Runs a subcommand.
@@ -112,6 +114,7 @@ fn lock(which: Which, json: bool) -> Result<Outcome> {
         Which::Reference => builder::lock::Kind::Reference,
         Which::Toolchain => return lock_toolchain(&checkout, json),
         Which::Nix => builder::lock::Kind::Nix,
+        Which::Peers => builder::lock::Kind::Peers,
     };
     let changes = builder::lock::update(&checkout, kind, &mut show);
     let changes = changes.context("the lock was left as it was")?;

@@ -25,6 +25,8 @@ pub enum Kind {
     Reference,
     /// `nix/packages.lock`: what evaluates and builds the flake in tests.
     Nix,
+    /// `ci/bench/packages.lock`: the proxies that the bench holds ours against.
+    Peers,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::Tools => "image/tools.lock",
             Kind::Reference => "ci/reference/packages.lock",
             Kind::Nix => "nix/packages.lock",
+            Kind::Peers => "ci/bench/packages.lock",
         }
     }
 }
@@ -87,6 +90,7 @@ pub fn update(checkout: &Checkout, which: Kind, report: Report<'_>) -> Result<Ch
         Kind::Tools => apt.closure(&wanted(&checkout.image().join("tools.packages"))?)?,
         Kind::Reference => apt.closure(&wanted(&checkout.root().join("ci/reference/packages.txt"))?)?,
         Kind::Nix => apt.closure(&wanted(&checkout.root().join("nix/packages.txt"))?)?,
+        Kind::Peers => apt.closure(&wanted(&checkout.root().join("ci/bench/packages.txt"))?)?,
         Kind::Packages => apt.exactly(&AllowList::load(&checkout.image().join("rootfs.allow"))?)?,
     };
     let new = Lock { suite: SUITE.into(), snapshot: apt.snapshot()?, packages };
