@@ -8,9 +8,9 @@
 
 mod cost;
 pub mod counting;
-mod memory;
-mod plain;
-mod world;
+pub mod memory;
+pub mod plain;
+pub mod world;
 
 use crate::report::Number;
 use anyhow::{Context, Result};

@@ -35,14 +35,20 @@ pub fn processor_here() -> String {
 /// All facts, in the order of the report; `before` is the load when the run began.
 pub fn facts(stage: &Stage, before: &str) -> Result<Vec<(&'static str, String)>> {
     let artifacts = Artifacts::load(&stage.image())?;
+    let mut facts = alone(before)?;
+    facts.push(("tools", packages()?));
+    facts.push(("guest kernel, also the floor's", artifacts.kernel));
+    facts.push(("compiler", artifacts.toolchain));
+    Ok(facts)
+}
+
+/// Those that are known without an image.
+pub fn alone(before: &str) -> Result<Vec<(&'static str, String)>> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     Ok(vec![
         ("CPU", processor_here()),
         ("load when it began and ended", format!("{before}, {}", load())),
         ("host kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("tools", packages()?),
-        ("guest kernel, also the floor's", artifacts.kernel),
-        ("compiler", artifacts.toolchain),
         ("hash library", hash_library(LOCK)?),
     ])
 }

@@ -9,6 +9,7 @@
 //! appraisal.rs +
 //! vouchers.rs -+
 //! proxy.rs ----+
+//! path.rs -----+
 //! channel.rs --+
 //! gateway.rs --+
 //! release.rs --+
@@ -33,6 +34,7 @@ mod gateway;
 mod gpu;
 mod machine;
 mod overhead;
+mod path;
 mod predict;
 mod proxy;
 mod release;
@@ -42,11 +44,11 @@ mod sizes;
 mod stats;
 mod vouchers;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
 use e2e::Stage;
 use report::{Limit, Number, Report, Unit};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -81,9 +83,27 @@ struct Args {
     /// Of the engine's rows, those whose name contains this; several times for several.
     #[arg(long, requires = "engine")]
     only: Vec<String>,
+    /// Root of the peers' packages, `ci/bench/packages.lock`.
+    #[arg(long)]
+    peers: Option<PathBuf>,
+    /// Only these numbers, which need no image; several times for several.
+    #[arg(long, conflicts_with = "engine")]
+    part: Vec<Part>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// Numbers that need no image.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Gpu,
+    Appraisal,
+    Vouchers,
+    Proxy,
+    Path,
+    Channel,
+    Gateway,
 }
 
 /// Exit codes as everywhere: 0 fine, 1 a limit was missed, 2 a number could not be taken.
@@ -113,25 +133,49 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Result<Report> {
+    let before = machine::load();
+    if !args.part.is_empty() {
+        let scratch = std::env::temp_dir().join(format!("chrysalis-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).with_context(|| format!("{}: can't make", scratch.display()))?;
+        let numbers = args.part.iter().map(|part| part.measure(args, &scratch)).collect::<Result<Vec<_>>>();
+        let _ = std::fs::remove_dir_all(&scratch);
+        return Ok(Report { numbers: numbers?.concat(), facts: machine::alone(&before)? });
+    }
     let stage = Stage::open()?;
     let scratch = stage.scratch("bench")?;
-    let before = machine::load();
     let mut numbers = sizes::measure(&stage)?;
     numbers.extend(args.rebuild_ms.map(rebuild));
     numbers.extend(args.reproduced.as_deref().map(reproduce::number).transpose()?);
     numbers.extend(predict::measure(&stage, &scratch)?);
     numbers.extend(explain::measure(&stage, &scratch)?);
-    numbers.push(gpu::measure()?);
-    numbers.extend(appraisal::measure()?);
-    numbers.push(vouchers::measure(&scratch)?);
-    numbers.extend(proxy::measure(&scratch)?);
-    numbers.extend(channel::measure()?);
-    numbers.push(gateway::measure(&scratch)?);
+    for part in Part::value_variants() {
+        numbers.extend(part.measure(args, &scratch)?);
+    }
     numbers.extend(release::measure(&scratch)?);
     numbers.extend(doctor::measure()?);
     numbers.extend(overhead::measure(&stage, &scratch)?);
     numbers.extend(boot::measure(&stage, &scratch, args.boots)?);
     Ok(Report { numbers, facts: machine::facts(&stage, &before)? })
+}
+
+impl Part {
+    fn measure(self, args: &Args, scratch: &Path) -> Result<Vec<Number>> {
+        Ok(match self {
+            Part::Gpu => vec![gpu::measure()?],
+            Part::Appraisal => appraisal::measure()?,
+            Part::Vouchers => vec![vouchers::measure(scratch)?],
+            Part::Proxy => proxy::measure(scratch)?,
+            Part::Path => {
+                let peers = args.peers.as_deref();
+                path::measure(
+                    scratch,
+                    peers.context("--peers is missing; start this with `cargo xtask bench`")?,
+                )?
+            }
+            Part::Channel => channel::measure()?,
+            Part::Gateway => vec![gateway::measure(scratch)?],
+        })
+    }
 }
 
 fn rebuild(millis: u64) -> Number {

@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: the numbers, each beside its peer or limit, measured in one run.
 
 use crate::peers;
-use crate::steps::{House, Steps};
+use crate::steps::{House, Steps, show};
 use anyhow::{Context, Result, bail};
-use builder::Profile;
 use builder::guest::Workshop;
+use builder::lock::Kind;
+use builder::{Profile, Tools};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Of the engine's rows, those whose name contains this; several times for several. Implies --engine.
     #[arg(long, conflicts_with = "no_engine")]
     only: Vec<String>,
+    /// Only these numbers, which need no image: `gpu`, `appraisal`, `vouchers`, `proxy`, `path`, `channel`, `gateway`.
+    #[arg(long, conflicts_with_all = ["engine", "only"])]
+    part: Vec<String>,
     /// Rounds of each of the engine's rows.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -43,7 +47,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     // Both say what they missed before either ends the run.
     let rest = rest(&house, args);
-    let engine = if args.no_engine { Ok(()) } else { engine(&house, args) };
+    let engine = if args.no_engine || !args.part.is_empty() { Ok(()) } else { engine(&house, args) };
     rest.and(engine)
 }
 
@@ -76,20 +80,23 @@ fn engine(house: &House, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the engine.
+/// Everything but the engine, or the parts that were asked for.
 fn rest(house: &House, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(4);
+    let all = args.part.is_empty();
+    let mut steps = Steps::new(if all { 4 } else { 3 });
     steps.next("Set-up");
-    house.image(Profile::Debug)?;
-    house.model_disk()?;
-    // The stage of the VM stories has both.
-    house.simulated_platform("demo")?;
-    house.simulated_platform("foreign")?;
-    steps.done("image, model disk and simulated platforms ready");
-
-    steps.next("Warm rebuild of the image, as after a change of the wire types");
-    let rebuild = rebuild(house)?;
-    steps.done("rebuilt");
+    // The programs that the proxy is held against, in a root of their own.
+    let proxies = Tools::of_lock(&house.checkout, Kind::Peers, &mut show)?.path("/");
+    if all {
+        stage(house)?;
+    }
+    steps.done("what is measured, and its peers, are ready");
+    let mut rebuilt = None;
+    if all {
+        steps.next("Warm rebuild of the image, as after a change of the wire types");
+        rebuilt = Some(rebuild(house)?);
+        steps.done("rebuilt");
+    }
 
     steps.next("The programs that measure and that are measured");
     let workshop = house.workshop(&[])?;
@@ -97,15 +104,28 @@ fn rest(house: &House, args: &Args) -> Result<()> {
     drop(workshop);
     steps.done("compiled");
 
-    steps.next("Sizes, predictions, boots (keep the machine idle: three boots of two guests)");
+    steps.next("Measuring (keep the machine idle; with all parts, three boots of two guests)");
     let program = house.checkout.cache().join("target/release/bench");
     let mut bench = house.tools.command(&program.display().to_string());
-    bench.arg("--rebuild-ms").arg(rebuild.as_millis().to_string());
+    bench.arg("--peers").arg(proxies).args(args.part.iter().flat_map(|part| ["--part", part]));
+    if let Some(rebuilt) = rebuilt {
+        bench.arg("--rebuild-ms").arg(rebuilt.as_millis().to_string());
+    }
     if let Some(report) = &args.reproduced {
         bench.arg("--reproduced").arg(report);
     }
     finish(house, bench, args)?;
     steps.done("every limit was met");
+    Ok(())
+}
+
+/// What predictions and boots are made of.
+fn stage(house: &House) -> Result<()> {
+    house.image(Profile::Debug)?;
+    house.model_disk()?;
+    // The stage of the VM stories has both.
+    house.simulated_platform("demo")?;
+    house.simulated_platform("foreign")?;
     Ok(())
 }
 

@@ -21,21 +21,19 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
 /// Connections that are counted, after some that are not.
-const CONNECTIONS: usize = 1000;
-const WARM: usize = 16;
+pub const CONNECTIONS: usize = 1000;
+pub const WARM: usize = 16;
 /// KiB of heap that an end of an idle session may keep.
-const LIMIT: f64 = 25.0;
+pub const LIMIT: f64 = 25.0;
 /// Longer than anything here takes to come to rest.
-const SETTLED: Duration = Duration::from_millis(300);
+pub const SETTLED: Duration = Duration::from_millis(300);
 
 /// Bytes a connection, at the client's and at the server's end.
 type Ends = [f64; 2];
 
 /// Idle sessions at rest and awake, beside HTTP/2 on plain rustls as a first program would have it.
 pub fn measure() -> Result<Vec<Number>> {
-    let mut files = getrlimit(Resource::Nofile);
-    files.current = files.maximum;
-    setrlimit(Resource::Nofile, files).context("cannot open enough files for a thousand connections")?;
+    many_files()?;
     let at_rest = sessions(Duration::from_millis(50), true)?;
     let awake = sessions(Duration::from_secs(3600), false)?;
     let naive = naive()?;
@@ -53,6 +51,13 @@ pub fn measure() -> Result<Vec<Number>> {
         numbers.push(peer(awake).covers(format!("{covers}, within the first 30 s: with HTTP/2")));
     }
     Ok(numbers)
+}
+
+/// As many open files as this process may have.
+pub fn many_files() -> Result<()> {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).context("cannot open enough files for a thousand connections")
 }
 
 fn runtime(end: Counted) -> Result<Runtime> {

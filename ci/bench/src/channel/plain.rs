@@ -57,7 +57,7 @@ fn certificate() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
 
 /// Accepts whoever holds the key of the certificate it shows, as the attested channel's TLS does.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+pub struct Anyone(pub Arc<CryptoProvider>);
 
 impl Anyone {
     fn signed(

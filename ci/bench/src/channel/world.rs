@@ -55,6 +55,11 @@ pub struct Side {
 impl Side {
     fn new(part: Part, role: &str, reports: QeReports) -> Result<Self> {
         let static_config = format!("schema = 1\nrole = \"{role}\"\nnetwork = \"local\"\n").into_bytes();
+        Self::of(part, static_config, reports)
+    }
+
+    /// With a static configuration of its own.
+    pub fn of(part: Part, static_config: Vec<u8>, reports: QeReports) -> Result<Self> {
         let platform = Platform::generate(AT)?;
         let identities = match reports {
             QeReports::Same => vec![platform.identity()?],
