@@ -2,7 +2,7 @@
 
 import sys
 
-from lines import clocks, serve
+from lines import blas, clocks, serve
 
 import torch
 import transformers
@@ -48,6 +48,6 @@ class Peer:
 if __name__ == "__main__":
     before = clocks()
     peer = Peer(sys.argv[1], int(sys.argv[2]))
-    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__, "BLAS of torch": blas()}
     tasks = {"prefill": peer.prefill, "batch": peer.batched, "decode": lambda tokens: peer.batched(1, tokens)}
     serve((before, clocks()), versions, tasks)

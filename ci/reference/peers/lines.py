@@ -37,5 +37,12 @@ def serve(loaded, versions, tasks):
         say(wall=wall_after - wall, cpu=cpu_after - cpu, count=count, rss=resident())
 
 
+def blas():
+    """The library that multiplies for torch, as it is loaded: a generic one is many times slower than a tuned one."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        files = {os.path.basename(line.split()[-1]) for line in maps if "/lib" in line and "blas.so" in line}
+    return ", ".join(sorted(name for name in files if name.startswith("lib"))) or "its own"
+
+
 def clocks():
     return time.perf_counter(), time.process_time()

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from lines import clocks, serve
+from lines import blas, clocks, serve
 
 import sentence_transformers
 import torch
@@ -24,5 +24,5 @@ if __name__ == "__main__":
 
         return run
 
-    versions = {"sentence-transformers": sentence_transformers.__version__, "torch": torch.__version__}
+    versions = {"sentence-transformers": sentence_transformers.__version__, "torch": torch.__version__, "BLAS of torch": blas()}
     serve((before, clocks()), versions, {"embed": embed})
