@@ -159,6 +159,9 @@ fn change_board(args: &BoardArgs, json: bool, plan: Action<'_>, change: Action<'
     for warning in &warnings {
         eprintln!("  warning: {warning}");
     }
+    if !steps.is_empty() {
+        eprintln!("  note: not validated on hardware; tested on a fake PCI tree alone");
+    }
     if !json {
         for step in &steps {
             line(&format!("  {step}"))?;

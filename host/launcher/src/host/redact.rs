@@ -166,6 +166,25 @@ fn all_hex(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever stands around it, as long as it stands apart.
+        #[test]
+        fn an_identifier_is_left_out_of_any_text(
+            secret in prop_oneof![
+                "[1-9][0-9]?\\.(0|[1-9][0-9]?)\\.(0|[1-9][0-9]?)\\.[1-9][0-9]?",
+                "[0-9a-f]{2}(:[0-9a-f]{2}){5}",
+                "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+                "[0-9][0-9a-f]{15,40}",
+            ],
+            before in "\\PC{0,30}[ /=\"(,]",
+            after in "[ /=\"),;]\\PC{0,30}",
+        ) {
+            let kept = redact(&format!("{before}{secret}{after}"), "rig-7");
+            prop_assert!(!kept.contains(&secret), "{kept}");
+        }
+    }
 
     #[test]
     fn what_names_a_machine_is_left_out() {
