@@ -132,6 +132,9 @@ pub fn keep(
         // Whoever asked may be gone.
         let _ = reply.send(Reply::Done);
     }
+    // With the inbox go the questions that nobody answers any more, and so their callers.
+    drop(keeper);
+    desk.finish();
     result
 }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -68,16 +68,17 @@ pub enum Reply {
 pub(super) struct Desk {
     folder: PathBuf,
     lock: File,
+    callers: Arc<AtomicUsize>,
 }
 
 impl Desk {
     /// Opens a socket whose callers' questions go to `signals`.
     pub(super) fn open(signals: Sender<Signal>) -> Result<Self, LaunchError> {
         let (folder, lock) = short_dir(Path::new(crate::rundir::SHORT))?;
-        let desk = Desk { folder, lock };
+        let callers = Arc::new(AtomicUsize::new(0));
+        let desk = Desk { folder, lock, callers: Arc::clone(&callers) };
         let socket = desk.socket();
         let listener = UnixListener::bind(&socket).map_err(LaunchError::file("control socket", &socket))?;
-        let callers = Arc::new(AtomicUsize::new(0));
         let thread = std::thread::Builder::new().name("desk".into());
         let spawned = thread.spawn(move || {
             // The thread ends when the socket does, or with the process; it owns nothing else.
@@ -95,6 +96,14 @@ impl Desk {
         });
         spawned.map(|_| ()).map_err(LaunchError::file("thread of the control socket", &socket))?;
         Ok(desk)
+    }
+
+    /// Lets the answers that are given reach their callers: the process may end right after. Bounded, since a caller may stall.
+    pub(super) fn finish(self) {
+        let until = Instant::now() + PATIENCE;
+        while self.callers.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub(super) fn socket(&self) -> PathBuf {
