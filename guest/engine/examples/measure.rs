@@ -2,13 +2,14 @@
 //! other libraries, whose programs in `ci/reference/peers` speak the same lines.
 //!
 //! ```text
-//! measure DIR THREADS CONTEXT --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
+//! measure DIR THREADS CONTEXT [int8] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
 //! stdin: prefill N | decode N | batch B N | embed TEXTS REPEATS | bandwidth BYTES   stdout: {"wall", "cpu", "count", "rss"}
 //! ```
 //! `count` is tokens, texts or bytes. For measuring; it is in no image.
 
 use engine::{
-    ClientId, Embedder, Event, Generator, Kind, Limits, Prompt, Request, Sampling, Scheduler, Sharing,
+    ClientId, Embedder, Event, Generator, Kind, Limits, Options, Precision, Prompt, Request, Sampling,
+    Scheduler, Sharing,
 };
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
@@ -27,10 +28,13 @@ const SHORT: usize = 16;
 fn main() -> Result<()> {
     let began = Instant::now();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, threads, context] = arguments.as_slice() else {
-        return Err("usage: measure DIR THREADS CONTEXT".into());
+    let (dir, threads, context, precision) = match arguments.as_slice() {
+        [dir, threads, context] => (dir, threads, context, Precision::Stored),
+        [dir, threads, context, word] if word == "int8" => (dir, threads, context, Precision::Int8),
+        _ => return Err("usage: measure DIR THREADS CONTEXT [int8]".into()),
     };
-    let mut model = Model::open(Path::new(dir), threads.parse()?, context.parse()?)?;
+    let options = Options { precision, threads: threads.parse()?, ..Options::default() };
+    let mut model = Model::open(Path::new(dir), options, context.parse()?)?;
     let ready = serde_json::json!({
         "wall": began.elapsed().as_secs_f64(), "cpu": cpu(), "rss": resident()?,
     });
@@ -82,11 +86,12 @@ enum Model {
 }
 
 impl Model {
-    fn open(dir: &Path, threads: usize, context: usize) -> Result<Model> {
+    fn open(dir: &Path, options: Options, context: usize) -> Result<Model> {
+        let threads = options.threads;
         match engine::kind(dir)? {
             Kind::Embedder => Ok(Model::Encoder { embedder: Embedder::load_with(dir, threads)?, threads }),
             Kind::Generator => {
-                let generator = Arc::new(Generator::open(dir)?);
+                let generator = Arc::new(Generator::open_with(dir, options)?);
                 let limits = Limits {
                     kv_bytes: context * generator.facts().cached_bytes,
                     sequences: SEQUENCES,

@@ -1,4 +1,4 @@
-//! Inference with burn, from Hugging Face model folders; no network, no threads of its own.
+//! Inference from Hugging Face model folders, by kernels of its own and by burn; no network.
 //!
 //! ```text
 //! folder on the verified model disk
@@ -17,8 +17,10 @@
 //! not read at all: its rows are fetched as tokens ask for them, because reading (and hashing, under dm-verity) half
 //! of the file at start-up would delay the first answer for words that nobody may use.
 //!
-//! Deliberately absent: thread pools, training, downloads. Everything is generic over burn's `Backend`; the CPU backend
-//! (Flex) is the one that is compiled.
+//! Decoders run on a processor by the engine's own kernels, with weights as they lie in the mapped file (`kernels/`); the same
+//! transformer over burn's `Backend` is what they are held against, and the way to other devices.
+//!
+//! Deliberately absent: training, downloads.
 
 mod bytelevel;
 mod decoder;
@@ -28,7 +30,10 @@ mod families;
 mod files;
 mod generate;
 mod json;
-#[allow(unsafe_code, reason = "vector instructions, mapped files, and threads that write one slice: see the module")]
+#[allow(
+    unsafe_code,
+    reason = "vector instructions, mapped files, and threads that write one slice: see the module"
+)]
 mod kernels;
 mod pooling;
 mod recipe;

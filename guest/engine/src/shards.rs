@@ -10,6 +10,7 @@
 
 use crate::error::{EngineError, shorten};
 use crate::files::Config;
+use crate::kernels::{Kind, Mapped};
 use crate::weights::{FLOATS, Table, Weights};
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -100,6 +101,11 @@ impl Shards {
     /// Reads a whole tensor of exactly this shape behind what `out` already holds.
     pub fn append(&self, name: &str, shape: &[usize], out: &mut Vec<f32>) -> Result<(), EngineError> {
         self.file(name).append(name, shape, out)
+    }
+
+    /// A tensor of exactly this shape as it lies in the file, all of it looked at.
+    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<(Kind, Mapped), EngineError> {
+        self.file(name).mapped(name, shape)
     }
 
     /// Rows of a tensor, read on demand.

@@ -7,12 +7,14 @@
 //! bounded by the file's own size. Every value that is read is checked to be finite. Half precision of both kinds is
 //! widened while it is read.
 //!
-//! Deliberately absent: memory mapping, which needs `unsafe` and, on a dm-verity disk, turns a read error into SIGBUS.
+//! Weights that are multiplied by may be mapped instead. They are read once all the same: what can't be read, and what is
+//! not finite, is an error with words when a model is loaded, and not a signal when it is used (`kernels/map.rs`).
 //!
 //! Format: safetensors 0.x, <https://github.com/huggingface/safetensors>, "Format".
 
 use crate::error::{EngineError, shorten};
 use crate::files;
+use crate::kernels::{Kind, Mapped};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -119,6 +121,28 @@ impl Weights {
         self.locate(name, shape).map(|_| ())
     }
 
+    /// A tensor of exactly this shape as it lies in the file, all of it looked at.
+    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<(Kind, Mapped), EngineError> {
+        let (place, len) = self.locate(name, shape)?;
+        let (kind, size) = match place.kind {
+            Dtype::F16 => (Kind::F16, 2),
+            Dtype::BF16 => (Kind::Bf16, 2),
+            _ => (Kind::F32, 4),
+        };
+        let failed = |source| EngineError::Read { path: self.path.clone(), purpose: PURPOSE, source };
+        let mut buffer = vec![0u8; CHUNK.min(len * size)];
+        for first in (0..len).step_by(CHUNK / size) {
+            let count = (len - first).min(CHUNK / size);
+            let bytes = &mut buffer[..count * size];
+            self.file.read_exact_at(bytes, place.offset + (first * size) as u64).map_err(failed)?;
+            if !is_finite(kind, bytes) {
+                // Read again, one by one, to say which.
+                self.read_at(name, place, first..first + count, &mut Vec::new())?;
+            }
+        }
+        Ok((kind, Mapped::new(&self.file, place.offset, len * size).map_err(failed)?))
+    }
+
     /// Place in the file and number of elements.
     fn locate(&self, name: &str, shape: &[usize]) -> Result<(Place, usize), EngineError> {
         let kinds = || self.accepted.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");
@@ -182,6 +206,18 @@ impl Weights {
 
     fn fault(&self, tensor: &str, expected: String, found: String) -> EngineError {
         EngineError::Tensor { path: self.path.clone(), tensor: tensor.into(), expected, found }
+    }
+}
+
+/// Whether all elements are: an exponent of ones is infinite or not a number.
+fn is_finite(kind: Kind, bytes: &[u8]) -> bool {
+    let halves = |ones: u16| {
+        bytes.as_chunks().0.iter().fold(true, |all, x| all & (u16::from_le_bytes(*x) & ones != ones))
+    };
+    match kind {
+        Kind::F16 => halves(0x7c00),
+        Kind::Bf16 => halves(0x7f80),
+        _ => bytes.as_chunks().0.iter().fold(true, |all, x| all & f32::from_le_bytes(*x).is_finite()),
     }
 }
 

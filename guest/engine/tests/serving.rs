@@ -6,8 +6,8 @@ mod spoil;
 
 use common::decoder::{CONTEXT, Decoder, VOCABULARY};
 use engine::{
-    Chat, ClientId, Event, FinishReason, Generator, Json, KNOWN_ANSWERS, Limits, MAX_PROMPT_BYTES, Prompt,
-    Request, RequestId, Sampling, Scheduler, complete, inspect_generator,
+    Chat, ClientId, Device, Event, FinishReason, Generator, Json, KNOWN_ANSWERS, Limits, MAX_PROMPT_BYTES,
+    Options, Precision, Prompt, Request, RequestId, Sampling, Scheduler, complete, inspect_generator,
 };
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -48,6 +48,41 @@ fn collect(events: Vec<Event>, answers: &mut Answers) {
             Event::Failed { error, .. } => panic!("{error}"),
         }
     }
+}
+
+/// Logits of one prompt, computed as asked for.
+fn logits(dir: &std::path::Path, options: Options) -> Vec<f32> {
+    let ids: Vec<u32> = (0..40).map(|i| i * 11 % 250).collect();
+    Generator::open_with(dir, options).unwrap().logits(&ids).unwrap()
+}
+
+#[test]
+fn the_kernels_compute_what_burn_computes_with_any_number_of_threads() {
+    let dir = Decoder::random(5).write();
+    let right = logits(dir.path(), Options { device: Device::Reference, ..Options::default() });
+    for threads in [1, 2, 3] {
+        let found = logits(dir.path(), Options { threads, ..Options::default() });
+        let apart = found.iter().zip(&right).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(apart < 1e-4, "{apart}");
+    }
+}
+
+#[test]
+fn weights_in_bytes_are_near_and_known_by_their_own_answers() {
+    let dir = Decoder::random(6).write();
+    let int8 = Options { precision: Precision::Int8, ..Options::default() };
+    let (right, found) = (logits(dir.path(), Options::default()), logits(dir.path(), int8));
+    let square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
+    let apart: Vec<f32> = right.iter().zip(&found).map(|(a, b)| a - b).collect();
+    let share = (square(&apart) / square(&right)).sqrt();
+    assert!((1e-6..0.05).contains(&share), "{share}");
+    let generator = Generator::open_with(dir.path(), int8).unwrap();
+    assert_eq!(generator.facts().precision, "int8");
+    let answers = serde_json::to_string(&generator.known_answers().unwrap()).unwrap();
+    std::fs::write(dir.path().join(KNOWN_ANSWERS), answers).unwrap();
+    generator.check_known_answers(dir.path()).unwrap();
+    let stored = Generator::open(dir.path()).unwrap();
+    assert!(stored.check_known_answers(dir.path()).unwrap_err().to_string().contains("int8"));
 }
 
 #[test]

@@ -6,10 +6,11 @@ use super::request::{Chat, MAX_PROMPT_BYTES, Prompt, Request, Sampling, bad};
 use super::sampler::Settings;
 use super::template::{Template, TokenizerConfig};
 use crate::bytelevel::ByteLevel;
-use crate::decoder::{BLOCK, Decoder, Model, Piece};
+use crate::decoder::{BLOCK, Decoder, Model, Native, Piece};
 use crate::error::{EngineError, shorten};
 use crate::families;
 use crate::files::{self, Config};
+use crate::kernels::Machine;
 use crate::shards::Shards;
 use crate::wordpiece::Refusal;
 use burn::backend::Flex;
@@ -30,6 +31,38 @@ pub struct Generator {
     pub(super) thoughts: Option<(u32, u32)>,
     sampling: Sampling,
     facts: GeneratorFacts,
+}
+
+/// How a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// In which form weights are multiplied by.
+    pub precision: Precision,
+    /// Threads that compute, that of the scheduler among them; 0: as many as the process may use.
+    pub threads: usize,
+    /// What computes.
+    pub device: Device,
+}
+
+/// In which form weights are multiplied by. Activations are in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// As the files have them, mapped.
+    #[default]
+    Stored,
+    /// Rounded, as they are loaded, to bytes with a scale for 32 of them; norms and word rows stay as they are.
+    Int8,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor, by the engine's own kernels.
+    #[default]
+    Processor,
+    /// The processor, by burn in single precision and one thread: what the kernels are compared with.
+    Reference,
 }
 
 /// What a folder holds.
@@ -110,6 +143,11 @@ struct ModelConfig {
 impl Generator {
     /// Loads a Hugging Face folder. Checks everything but the word table's values, which are checked as they are used.
     pub fn open(dir: &Path) -> Result<Generator, EngineError> {
+        Self::open_with(dir, Options::default())
+    }
+
+    /// The same, computed as `options` say.
+    pub fn open_with(dir: &Path, options: Options) -> Result<Generator, EngineError> {
         let (architecture, shape) = families::decoder(dir)?;
         let tokenizer = read_tokenizer(dir, shape.vocabulary)?;
         let described: Config<TokenizerConfig> = Config::read_or_default(
@@ -125,11 +163,21 @@ impl Generator {
             context: shape.context,
             vocabulary: shape.vocabulary,
             parameters: shards.parameters(),
-            precision: shards.precision(),
+            precision: match options.precision {
+                Precision::Stored => shards.precision(),
+                Precision::Int8 => "int8".into(),
+            },
             chat: template.is_some(),
             cached_bytes: shape.cached_elements() * size_of::<f32>(),
         };
-        let model = Arc::new(Decoder::<Flex>::load(&shards, shape, &Default::default())?);
+        let int8 = options.precision == Precision::Int8;
+        let model: Arc<dyn Model> = match options.device {
+            Device::Processor => Arc::new(Native::load(&shards, shape, Machine::new(options.threads), int8)?),
+            Device::Reference if int8 => {
+                return Err(bad("precision", "int8".into(), "as stored, on burn".into()));
+            }
+            Device::Reference => Arc::new(Decoder::<Flex>::load(&shards, shape, &Default::default())?),
+        };
         Ok(Generator { model, tokenizer, template, ends, thoughts, sampling, facts })
     }
 

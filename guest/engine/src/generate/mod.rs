@@ -19,7 +19,7 @@ mod template;
 mod text;
 
 pub use event::{ClientId, Event, FinishReason, RequestId, TokenLogprob, Usage};
-pub use generator::{Generator, GeneratorFacts, Prepared, inspect_generator};
+pub use generator::{Device, Generator, GeneratorFacts, Options, Precision, Prepared, inspect_generator};
 pub use known::{DeviceClass, KNOWN_ANSWERS, KnownAnswer, KnownAnswers};
 pub use python::Time;
 pub use request::{

@@ -3,6 +3,7 @@
 use super::attend::{Heads, heads};
 use super::encoder;
 use super::lanes::{Lanes, Plain};
+use super::narrow::{Narrow, narrow};
 use super::packed;
 use super::rowwise;
 use super::tile::{Bf16, F16, F32, Int8, Work, streamed, tiles, widen};
@@ -58,6 +59,7 @@ impl Isa {
     }
 
     /// Its name, such as `avx512`.
+    #[cfg(test)]
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Plain => "plain",
@@ -118,8 +120,12 @@ compiled!(
     streamed_bf16(work: Work, rows: usize, tokens: usize) = streamed, Bf16
 );
 compiled!(
-    /// [`streamed`] over signed bytes with scales.
-    streamed_int8(work: Work, rows: usize, tokens: usize) = streamed, Int8
+    /// [`narrow`]: signed bytes with scales, few tokens.
+    narrow_int8(work: Narrow, rows: usize, tokens: usize) = narrow,
+);
+compiled!(
+    /// [`widen`] of single precision.
+    widen_f32(work: Work, rows: usize) = widen, F32
 );
 compiled!(
     /// [`widen`] of half precision.

@@ -22,6 +22,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_i8(p: *const i8) -> Self::V;
     /// The one f16 at `p`, everywhere.
     unsafe fn splat_f16(p: *const u16) -> Self::V;
+    /// Products of 32 bytes and 32 words, exactly added up to `N` sums, each below 2^24.
+    unsafe fn dot(w: *const i8, x: *const i16) -> Self::V;
+    /// 16 f16 at `scales` times 16 numbers at `x`, to `out`.
+    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32);
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -83,6 +87,22 @@ impl Lanes for Plain {
     unsafe fn splat_f16(p: *const u16) -> Self::V {
         // SAFETY: as the caller vouches.
         [f16::from_bits(unsafe { p.read_unaligned() }).to_f32(); 8]
+    }
+
+    #[inline(always)]
+    unsafe fn dot(w: *const i8, x: *const i16) -> Self::V {
+        // SAFETY: the caller vouches for 32 of each.
+        let product =
+            |i: usize| unsafe { i32::from(w.add(i).read_unaligned()) * i32::from(x.add(i).read_unaligned()) };
+        std::array::from_fn(|lane| (0..4).map(|i| product(lane + 8 * i)).sum::<i32>() as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
+        for i in 0..16 {
+            // SAFETY: the caller vouches for 16 of each.
+            unsafe { *out.add(i) = f16::from_bits(scales.add(i).read_unaligned()).to_f32() * *x.add(i) };
+        }
     }
 
     #[inline(always)]

@@ -5,36 +5,29 @@
 //! with SIGBUS: there is no wrong answer, and no answer. Whoever loads a model has read every page before, where it is an
 //! error with words (`weights.rs`), so that this happens only to pages that were dropped from memory since.
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
-use std::ops::Range;
-use std::sync::Arc;
 
-/// Part of a mapped file.
-#[derive(Clone)]
-pub(crate) struct Mapped {
-    file: Arc<Mmap>,
-    range: Range<usize>,
-}
+/// A mapped part of a file.
+pub(crate) struct Mapped(Mmap);
 
 impl Mapped {
-    /// Maps a whole file.
-    pub fn file(file: &File) -> std::io::Result<Mapped> {
+    /// Maps `len` bytes from `offset` on, which need no alignment.
+    ///
+    /// # Errors
+    /// What the system says, and a part that is empty or does not lie within the file.
+    pub fn new(file: &File, offset: u64, len: usize) -> std::io::Result<Mapped> {
+        let end = offset.checked_add(len as u64);
+        if len == 0 || end.is_none_or(|end| end > file.metadata().map_or(0, |facts| facts.len())) {
+            return Err(std::io::Error::other("a part that is not within the file"));
+        }
         // SAFETY: read-only; of files that change under it, see the module.
-        let map = unsafe { Mmap::map(file)? };
-        Ok(Mapped { range: 0..map.len(), file: Arc::new(map) })
-    }
-
-    /// Part of this part; none where it would not lie within.
-    pub fn part(&self, range: Range<usize>) -> Option<Mapped> {
-        let (start, end) =
-            (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
-        (start <= end && end <= self.range.end).then(|| Mapped { file: self.file.clone(), range: start..end })
+        Ok(Mapped(unsafe { MmapOptions::new().offset(offset).len(len).map(file)? }))
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.file[self.range.clone()]
+        &self.0
     }
 }
 
@@ -46,14 +39,11 @@ mod tests {
     #[test]
     fn parts_lie_within_the_file() {
         let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"0123456789").unwrap();
-        let map = Mapped::file(&file).unwrap();
-        let part = map.part(2..8).unwrap();
-        assert_eq!(part.bytes(), b"234567");
-        assert_eq!(part.part(1..3).unwrap().bytes(), b"34");
-        assert_eq!(part.part(6..6).unwrap().bytes(), b"");
-        for outside in [0..7, 7..7, 3..2, 0..usize::MAX, usize::MAX..usize::MAX] {
-            assert!(part.part(outside).is_none());
+        file.write_all(&[b"0123456789".as_slice(), &[b'x'; 9000]].concat()).unwrap();
+        assert_eq!(Mapped::new(&file, 2, 6).unwrap().bytes(), b"234567");
+        assert_eq!(Mapped::new(&file, 5000, 4010).unwrap().bytes(), [b'x'; 4010]);
+        for (offset, len) in [(0, 0), (9011, 1), (9000, 11), (u64::MAX, 1), (0, usize::MAX)] {
+            assert!(Mapped::new(&file, offset, len).is_err(), "{offset} {len}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Machine;
 use super::isa::{self, Isa};
 use super::map::Mapped;
+use super::narrow::Rounded;
 use super::pool::Shares;
 use super::tile::{GROUP, Row, Work};
 use half::f16;
@@ -57,16 +58,6 @@ impl Matrix {
         Matrix { cols, rows: 0, parts: vec![] }
     }
 
-    /// Inputs.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Outputs.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Adds rows that lie in a file, without a copy. `kind` is not [`Kind::Int8`].
     ///
     /// # Panics
@@ -78,6 +69,7 @@ impl Matrix {
     }
 
     /// Adds rows of numbers, as they are.
+    #[cfg(test)]
     ///
     /// # Panics
     /// Numbers that are not whole rows.
@@ -87,30 +79,10 @@ impl Matrix {
         self.parts.push(Rows { kind: Kind::F32, rows, bytes: Bytes::Owned(bytes), scales: vec![] });
     }
 
-    /// Room for `rows` rows of bytes with scales, which [`Matrix::quantise`] fills.
-    pub fn push_int8(&mut self, rows: usize) {
-        let bytes = Vec::with_capacity(rows * self.cols);
-        let scales = Vec::with_capacity(rows * self.cols.div_ceil(GROUP));
-        self.parts.push(Rows { kind: Kind::Int8, rows: 0, bytes: Bytes::Owned(bytes), scales });
-    }
-
-    /// Adds whole rows of numbers to the last part, rounded to the nearest of 255 steps of their group.
-    ///
-    /// # Panics
-    /// Numbers that are not whole rows, and a last part that was not made by [`Matrix::push_int8`].
-    pub fn quantise(&mut self, numbers: &[f32]) {
-        assert!(numbers.len().is_multiple_of(self.cols), "whole rows");
-        let Some(Rows { rows, bytes: Bytes::Owned(bytes), scales, kind: Kind::Int8 }) = self.parts.last_mut()
-        else {
-            panic!("a part of bytes with scales");
-        };
-        for row in numbers.chunks_exact(self.cols) {
-            for group in row.chunks(GROUP) {
-                scales.push(quantised(group, bytes));
-            }
-        }
-        *rows += numbers.len() / self.cols;
-        self.rows += numbers.len() / self.cols;
+    /// The same in bytes with scales, in memory: each rounded to the nearest of 255 steps of its group of 32.
+    pub fn to_int8(&self, machine: &Machine) -> Matrix {
+        let parts = self.parts.iter().map(|part| part.to_int8(machine, self.cols)).collect();
+        Matrix { cols: self.cols, rows: self.rows, parts }
     }
 
     /// All rows in single precision.
@@ -153,6 +125,7 @@ impl Matrix {
             work.extend((0..part.rows).step_by(step).map(|row| (part, row, first + row)));
             first += part.rows;
         }
+        let rounded = self.rounded(x, tokens);
         let out = Shares::of(out);
         machine.pool.run(work.len(), &|index| {
             let (part, row, column) = work[index];
@@ -168,9 +141,15 @@ impl Matrix {
                     out_stride: self.rows,
                     add,
                 };
-                multiply(machine.isa, part.kind, work, rows, tokens);
+                multiply(machine.isa, part.kind, work, &rounded, rows, tokens);
             }
         });
+    }
+
+    /// Activations for weights of bytes, where there are such weights and few tokens.
+    fn rounded(&self, x: &[f32], tokens: usize) -> Rounded {
+        let few = tokens <= DIRECT && self.parts.iter().any(|part| part.kind == Kind::Int8);
+        if few { Rounded::new(x, self.cols) } else { Rounded::default() }
     }
 
     /// Rows that a thread takes at a time: few enough for all to have work, many enough to be worth taking.
@@ -192,6 +171,37 @@ const DIRECT: usize = 12;
 const PANEL: usize = 48;
 
 impl Rows {
+    fn to_int8(&self, machine: &Machine, cols: usize) -> Rows {
+        let groups = cols.div_ceil(GROUP);
+        let (mut bytes, mut scales) = (vec![0u8; self.rows * cols], vec![0u16; self.rows * groups]);
+        let (to, to_scales) = (Shares::of(&mut bytes), Shares::of(&mut scales));
+        machine.pool.run(self.rows.div_ceil(PANEL), &|part| {
+            let first = part * PANEL;
+            let rows = PANEL.min(self.rows - first);
+            // SAFETY: these rows are this part's alone.
+            let (to, to_scales) = unsafe {
+                (to.slice(first * cols, rows * cols), to_scales.slice(first * groups, rows * groups))
+            };
+            with_scratch(rows * cols, |wide| {
+                self.widen(machine.isa, first, cols, wide);
+                let groups = wide.chunks(cols).zip(to.chunks_mut(cols));
+                let groups = groups.flat_map(|(wide, to)| wide.chunks(GROUP).zip(to.chunks_mut(GROUP)));
+                groups.zip(to_scales).for_each(|((wide, to), scale)| *scale = quantised(wide, to));
+            });
+        });
+        Rows { kind: Kind::Int8, rows: self.rows, bytes: Bytes::Owned(bytes), scales }
+    }
+
+    /// Rows from `first` on in single precision, as many as `wide` has room for.
+    fn widen(&self, isa: Isa, first: usize, cols: usize, wide: &mut [f32]) {
+        let rows = wide.len() / cols;
+        assert!(first + rows <= self.rows, "rows that there are");
+        let (row, out) = (self.row(first, cols), wide.as_mut_ptr());
+        let work = Work { row, cols, x: out, x_stride: 0, out, out_stride: 0, add: false };
+        // SAFETY: the rows are there, and room for them; nothing is read through `x`.
+        unsafe { widen(isa, self.kind, work, rows) }
+    }
+
     fn row(&self, row: usize, cols: usize) -> Row {
         let bytes = match &self.bytes {
             Bytes::Mapped(mapped) => mapped.bytes(),
@@ -206,26 +216,35 @@ impl Rows {
 }
 
 /// # Safety
-/// Rows of that kind, tokens and room for sums are there.
-unsafe fn multiply(isa: Isa, kind: Kind, work: Work, rows: usize, tokens: usize) {
+/// Rows of that kind, tokens and room for sums are there; `rounded` is `x` where tokens are few and weights bytes.
+unsafe fn multiply(isa: Isa, kind: Kind, work: Work, rounded: &Rounded, rows: usize, tokens: usize) {
     // SAFETY: as the caller vouches; the panel has room for the rows and is then the rows.
     unsafe {
         match kind {
             Kind::F32 if tokens <= DIRECT => isa::streamed_f32(isa, work, rows, tokens),
             Kind::F16 if tokens <= DIRECT => isa::streamed_f16(isa, work, rows, tokens),
             Kind::Bf16 if tokens <= DIRECT => isa::streamed_bf16(isa, work, rows, tokens),
-            Kind::Int8 if tokens <= DIRECT => isa::streamed_int8(isa, work, rows, tokens),
+            Kind::Int8 if tokens <= DIRECT => isa::narrow_int8(isa, rounded.work(work), rows, tokens),
             Kind::F32 => isa::tiles_f32(isa, work, rows, tokens),
             _ => with_scratch(rows * work.cols, |panel| {
-                let wide = Work { out: panel.as_mut_ptr(), ..work };
-                match kind {
-                    Kind::F16 => isa::widen_f16(isa, wide, rows),
-                    Kind::Bf16 => isa::widen_bf16(isa, wide, rows),
-                    _ => isa::widen_int8(isa, wide, rows),
-                }
+                widen(isa, kind, Work { out: panel.as_mut_ptr(), ..work }, rows);
                 let row = Row { weights: panel.as_ptr().cast(), scales: std::ptr::null() };
                 isa::tiles_f32(isa, Work { row, ..work }, rows, tokens);
             }),
+        }
+    }
+}
+
+/// # Safety
+/// Rows of that kind are there, and room for them in single precision at `work.out`.
+unsafe fn widen(isa: Isa, kind: Kind, work: Work, rows: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        match kind {
+            Kind::F32 => isa::widen_f32(isa, work, rows),
+            Kind::F16 => isa::widen_f16(isa, work, rows),
+            Kind::Bf16 => isa::widen_bf16(isa, work, rows),
+            Kind::Int8 => isa::widen_int8(isa, work, rows),
         }
     }
 }
@@ -243,15 +262,19 @@ pub(super) fn with_scratch<R>(len: usize, use_it: impl FnOnce(&mut [f32]) -> R) 
     })
 }
 
-/// Appends a group's bytes and gives its scale. The scale is rounded first, so that bytes suit it.
-fn quantised(group: &[f32], bytes: &mut Vec<u8>) -> u16 {
-    let most = group.iter().fold(0f32, |most, x| most.max(x.abs()));
+/// Writes a group's bytes and gives its scale. The scale is rounded first, so that bytes suit it.
+fn quantised(group: &[f32], bytes: &mut [u8]) -> u16 {
+    // Adding it leaves a number of up to 22 bits rounded to a whole one in the lowest bits.
+    const MAGIC: f32 = 12_582_912.0;
+    let most = group.iter().fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
     // Half precision ends at 65504; a weight beyond 8 million would be cut there.
     let mut scale = f16::from_f32((most / 127.0).min(65504.0));
     if scale.to_f32() * 127.5 < most && scale.to_f32() < 65504.0 {
         scale = f16::from_bits(scale.to_bits() + 1);
     }
     let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
-    bytes.extend(group.iter().map(|x| (x * inverse).round().clamp(-127.0, 127.0) as i8 as u8));
+    for (byte, x) in bytes.iter_mut().zip(group) {
+        *byte = ((x * inverse).clamp(-127.0, 127.0) + MAGIC).to_bits() as u8;
+    }
     scale.to_bits()
 }

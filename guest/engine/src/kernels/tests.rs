@@ -24,7 +24,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 fn mapped(bytes: &[u8], odd: usize) -> Mapped {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, &[&vec![7u8; odd], bytes].concat()).unwrap();
-    Mapped::file(&file).unwrap().part(odd..odd + bytes.len()).unwrap()
+    Mapped::new(&file, odd as u64, bytes.len()).unwrap()
 }
 
 /// Weights of a kind and what they are in single precision.
@@ -37,8 +37,8 @@ fn weights(kind: Kind, rows: usize, cols: usize, seed: u64) -> (Matrix, Vec<f32>
         Kind::F16 => matrix.push_mapped(kind, mapped(&halves(|x| f16::from_f32(x).to_le_bytes()), 3)),
         Kind::Bf16 => matrix.push_mapped(kind, mapped(&halves(|x| bf16::from_f32(x).to_le_bytes()), 5)),
         Kind::Int8 => {
-            matrix.push_int8(rows);
-            wide.chunks(cols).for_each(|row| matrix.quantise(row));
+            matrix.push_numbers(&wide);
+            matrix = matrix.to_int8(&Machine::new(2));
         }
     }
     let exact = match kind {
@@ -57,16 +57,23 @@ fn allowed(cols: usize) -> f64 {
     2e-7 * cols as f64 + 1e-6
 }
 
+/// Rows with odd ends, and some that are longer than 16 groups.
+fn shapes() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 1usize..150, 1 => 510usize..580]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn multiplying_is_right_for_every_instruction_set_kind_and_shape(
-        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in 1usize..150, tokens in 1usize..30,
+        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), tokens in 1usize..30,
         seed in any::<u64>(), add in any::<bool>(),
     ) {
         let (matrix, w) = weights(kind, rows, cols, seed);
         let x = numbers(tokens * cols, seed ^ 9);
+        // Half a step of 32767 for each product, where activations are rounded.
+        let factor = if kind == Kind::Int8 { 100.0 } else { 1.0 };
         for machine in machines() {
             let mut out = vec![0.5; tokens * rows];
             matrix.multiply(&machine, &x, &mut out, add);
@@ -75,16 +82,18 @@ proptest! {
                 let products = x[t * cols..][..cols].iter().zip(&w[r * cols..][..cols]);
                 let right: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
                 let right = right + if add { 0.5 } else { 0.0 };
-                prop_assert!((f64::from(*found) - right).abs() <= allowed(cols), "{}: {i}", machine.isa());
+                prop_assert!((f64::from(*found) - right).abs() <= allowed(cols) * factor, "{}: {i}", machine.isa());
             }
         }
     }
 
     #[test]
     fn a_token_is_the_same_to_the_last_bit_in_any_company(
-        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in 1usize..150, tokens in 1usize..30,
+        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), tokens in 1usize..30,
         seed in any::<u64>(),
     ) {
+        // With weights of bytes, many tokens are not rounded and few are.
+        let tokens = if kind == Kind::Int8 { tokens.min(12) } else { tokens };
         let (matrix, _) = weights(kind, rows, cols, seed);
         let x = numbers(tokens * cols, seed ^ 9);
         for isa in Isa::all() {
@@ -178,9 +187,8 @@ fn bytes_with_scales_are_within_half_a_step_of_what_they_stand_for() {
     for scale in [1e-30f32, 1e-6, 0.02, 1.0, 3e4] {
         let wide: Vec<f32> = numbers(5 * 70, 3).iter().map(|x| x * scale).collect();
         let mut matrix = Matrix::new(70);
-        matrix.push_int8(5);
-        matrix.quantise(&wide);
-        let back = matrix.numbers();
+        matrix.push_numbers(&wide);
+        let back = matrix.to_int8(&Machine::new(1)).numbers();
         for (row, back) in wide.chunks(70).zip(back.chunks(70)) {
             for (group, back) in row.chunks(32).zip(back.chunks(32)) {
                 let most = group.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -195,8 +203,8 @@ fn bytes_with_scales_are_within_half_a_step_of_what_they_stand_for() {
 #[test]
 fn not_a_number_in_a_weight_or_an_input_shows() {
     for machine in machines() {
-        for tokens in [1, 20] {
-            let (matrix, _) = weights(Kind::Bf16, 9, 40, 1);
+        for (tokens, kind) in [1, 20].into_iter().flat_map(|tokens| KINDS.map(|kind| (tokens, kind))) {
+            let (matrix, _) = weights(kind, 9, 40, 1);
             let mut x = numbers(tokens * 40, 2);
             x[39] = f32::NAN;
             let mut out = vec![0.0; tokens * 9];

@@ -14,9 +14,9 @@ pub(super) const GROUP: usize = 32;
 /// Elements of a turn of the loop: whole vectors of every instruction set, one group.
 const STEP: usize = GROUP;
 /// Up to so many tokens, memory is asked for weights ahead.
-const ASK: usize = 4;
+pub(super) const ASK: usize = 4;
 /// How far ahead, in bytes.
-const AHEAD: usize = 32768;
+pub(super) const AHEAD: usize = 16384;
 
 /// How weights lie in memory.
 pub(super) trait Element {
@@ -280,9 +280,11 @@ pub(super) unsafe fn tiles<L: Lanes, E: Element>(work: Work, rows: usize, tokens
 /// As of [`tiles`].
 #[inline(always)]
 pub(super) unsafe fn streamed<L: Lanes, E: Element>(work: Work, rows: usize, tokens: usize) {
-    for row in (0..rows).step_by(4) {
+    // A single token waits for memory, which is read best from one end to the other.
+    let step = if tokens == 1 { 1 } else { 4 };
+    for row in (0..rows).step_by(step) {
         // SAFETY: as the caller vouches; there are rows left.
-        unsafe { tiles::<L, E>(work.down::<E>(row), 4.min(rows - row), tokens) };
+        unsafe { tiles::<L, E>(work.down::<E>(row), step.min(rows - row), tokens) };
     }
 }
 

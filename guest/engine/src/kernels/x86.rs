@@ -54,6 +54,27 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn dot(w: *const i8, x: *const i16) -> __m256 {
+        unsafe {
+            let half = |i: usize| {
+                let w = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(i).cast()));
+                _mm256_madd_epi16(w, _mm256_loadu_si256(x.add(i).cast()))
+            };
+            _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(16)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
+        for i in [0, 8] {
+            unsafe {
+                let wide = _mm256_cvtph_ps(_mm_loadu_si128(scales.add(i).cast()));
+                _mm256_storeu_ps(out.add(i), _mm256_mul_ps(wide, _mm256_loadu_ps(x.add(i))));
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m256) {
         unsafe { _mm256_storeu_ps(p, v) }
     }
@@ -124,6 +145,22 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn splat_f16(p: *const u16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(p.read_unaligned() as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(w: *const i8, x: *const i16) -> __m512 {
+        unsafe {
+            let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.cast()));
+            _mm512_cvtepi32_ps(_mm512_madd_epi16(w, _mm512_loadu_si512(x.cast())))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
+        unsafe {
+            let wide = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
+            _mm512_storeu_ps(out, _mm512_mul_ps(wide, _mm512_loadu_ps(x)));
+        }
     }
 
     #[inline(always)]

@@ -2,42 +2,13 @@
 //!
 //! Source: tensor names and order of operations of transformers' `modeling_llama.py` and `modeling_qwen3.py`.
 
-use super::Shape;
 use super::attention::{LayerCache, Plan, attend};
+use super::{Shape, names};
 use crate::error::EngineError;
 use crate::shards::Shards;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-
-/// Tensors of one layer, without the prefix and `.weight`.
-const PARTS: [&str; 11] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-    "input_layernorm",
-    "post_attention_layernorm",
-    "self_attn.q_norm",
-    "self_attn.k_norm",
-];
-/// How many of them are there without norms of heads.
-const PLAIN: usize = 9;
-
-/// Whether a layer of this shape has a tensor of this name.
-pub(super) fn is_known(name: &str, shape: &Shape) -> bool {
-    let Some(rest) = name.strip_prefix("model.layers.").and_then(|rest| rest.strip_suffix(".weight")) else {
-        return false;
-    };
-    let parts = if shape.head_norms { &PARTS[..] } else { &PARTS[..PLAIN] };
-    match rest.split_once('.') {
-        Some((index, part)) => index.parse().is_ok_and(|i: usize| i < shape.layers) && parts.contains(&part),
-        None => false,
-    }
-}
 
 pub(super) struct Layer<B: Backend> {
     /// Query, key and value side by side, `[width, (heads + 2 kv_heads) * head]`.
@@ -54,7 +25,7 @@ pub(super) struct Layer<B: Backend> {
 
 impl<B: Backend> Layer<B> {
     pub fn load(reader: &Reader<'_, B>, index: usize, shape: &Shape) -> Result<Self, EngineError> {
-        let name = |part: usize| format!("model.layers.{index}.{}.weight", PARTS[part]);
+        let name = |part: usize| names::of(index, part);
         let (width, inner, head) = (shape.width, shape.inner, shape.head);
         let (queries, keys) = (shape.heads * head, shape.kv_heads * head);
         let (q, k, v) = (name(0), name(1), name(2));
