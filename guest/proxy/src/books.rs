@@ -169,7 +169,7 @@ impl Books {
     }
 
     /// Charges what was delivered. The command is on its way when this returns; the future only waits for the vouchers,
-    /// and whoever drops it finds them with [`Desk::receipt`]. `paid` is told when the worker's payout has grown.
+    /// for as long as the log can't be written, and whoever drops it finds them with [`Desk::receipt`]. `paid` is told when the worker's payout has grown.
     pub fn finish(
         &self,
         mut hold: Hold,

@@ -39,7 +39,7 @@ pub enum Command {
 /// An answer that waits for its records.
 pub(super) enum Done {
     Reserved { id: u64, hold: Hold, reply: Reply<Hold> },
-    Settled { id: u64, settled: Box<Settled>, paid: Arc<Notify>, reply: Option<Reply<Settled>> },
+    Settled { id: u64, settled: Box<Settled>, paid: Arc<Notify>, reply: Reply<Settled> },
 }
 
 impl Done {
@@ -49,10 +49,9 @@ impl Done {
             Self::Reserved { hold, reply, .. } => {
                 let _ = reply.send(Ok(hold));
             }
-            Self::Settled { settled, reply: Some(reply), .. } => {
+            Self::Settled { settled, reply, .. } => {
                 let _ = reply.send(Ok(*settled));
             }
-            Self::Settled { .. } => {}
         }
     }
 }
@@ -144,12 +143,8 @@ impl<D: Disk, N: Fn() -> u64> Clerk<D, N> {
                     records.extend(self.desk.unreserve(id));
                     let _ = reply.send(Err(NotBooked::NoLogSpace));
                 }
-                Done::Settled { id, settled, paid, reply } => {
-                    if let Some(reply) = reply {
-                        let _ = reply.send(Err(NotBooked::NoLogSpace));
-                    }
-                    self.late.push(Done::Settled { id, settled, paid, reply: None });
-                }
+                // Whoever waits for the vouchers waits on: any other word would say that nothing is charged.
+                done @ Done::Settled { .. } => self.late.push(done),
             }
         }
         self.journal.add(&records);
@@ -183,7 +178,7 @@ impl<D: Disk, N: Fn() -> u64> Clerk<D, N> {
                     match finished {
                         Ok(settled) => {
                             let settled = Box::new(settled);
-                            done.push(Done::Settled { id, settled, paid, reply: Some(reply) });
+                            done.push(Done::Settled { id, settled, paid, reply });
                         }
                         Err(refused) => drop(reply.send(Err(refused))),
                     }

@@ -4,7 +4,6 @@
 use super::*;
 use crate::play::{Boot, MODEL, MOST, NOW, PRICE, Purse, WORKER};
 use payment::log::{Record, Recovered, recover};
-use std::time::Duration;
 
 fn delivery(request: u64, tokens: u32) -> Delivery {
     let facts = Facts {
@@ -109,10 +108,12 @@ async fn a_full_disk_refuses_before_anything_is_promised_and_vouchers_wait_for_r
     let (request, first) = hold(&boot, &mut purse).await;
     let before = boot.tape.log().records.len();
     boot.tape.room(10);
-    assert_eq!(finish(&boot, request, first, 10).await.unwrap_err(), NotBooked::NoLogSpace);
+    let finishing = tokio::spawn(boot.money.books().finish(first, delivery(request, 10), Arc::default()));
     let next = purse.reservation();
     assert_eq!(boot.money.books().reserve(next).await.unwrap_err(), NotBooked::NoLogSpace);
-    assert!(!boot.money.books().standing().writes);
+    while boot.money.books().standing().writes {
+        tokio::task::yield_now().await;
+    }
     let (vault, log) = (purse.vault, boot.tape.log());
     assert_eq!(log.records.len(), before, "nothing whole was written");
     assert!(log.left > 0, "a torn record is there, and read as none");
@@ -124,13 +125,9 @@ async fn a_full_disk_refuses_before_anything_is_promised_and_vouchers_wait_for_r
 
     boot.tape.room(1 << 20);
     // It is written again by itself, and what was finished is charged then.
-    let charged = loop {
-        match boot.money.books().look(kept).await.unwrap() {
-            Some(Kept::Charged { used, receipt }) => break (used, receipt),
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
-    assert!(purse.client.settle(request, &charged.0, &charged.1).is_ok());
+    let settled = finishing.await.unwrap().unwrap();
+    purse.settle(request, &settled);
+    assert!(matches!(boot.money.books().look(kept).await, Some(Some(Kept::Charged { .. }))));
     assert_eq!(boot.tape.log().left, 0);
     let again = crate::books::Reservation { cap: next.cap, ..next };
     assert!(boot.money.books().reserve(again).await.is_ok(), "its number was never used");
