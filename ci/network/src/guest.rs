@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use crate::support::{Site, play};
 use protocol::Attester;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -37,6 +37,7 @@ pub struct Machine {
     child: Option<Child>,
     stop: Arc<AtomicBool>,
     platform: Option<JoinHandle<()>>,
+    outlives_limits: bool,
 }
 
 impl Machine {
@@ -63,6 +64,7 @@ impl Machine {
             child: None,
             stop: Arc::default(),
             platform: None,
+            outlives_limits: false,
         };
         machine.boot(&stage.site);
         machine
@@ -93,7 +95,7 @@ impl Machine {
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_nonblocking(true).unwrap();
-        let mut command = Command::new(self.programs.path().join("daemon"));
+        let mut command = self.command();
         let shared = [
             ("--config", "static.toml"),
             ("--runtime-config", "runtime.toml"),
@@ -124,6 +126,29 @@ impl Machine {
         });
         self.address = Some(address);
         address
+    }
+
+    fn command(&self) -> Command {
+        let program = self.programs.path().join("daemon");
+        if !self.outlives_limits {
+            return Command::new(program);
+        }
+        // SIGXFSZ (25) is ignored, and stays so over exec.
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' 25; exec \"$0\" \"$@\""]).arg(program);
+        command
+    }
+
+    /// From its next start on, a file that may not grow is to it as a full disk is: an error, and no signal.
+    pub fn outlives_limits(&mut self) {
+        self.outlives_limits = true;
+    }
+
+    /// No file of its may grow beyond so many bytes.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let child = self.child.as_ref().expect("a daemon that runs");
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit).unwrap();
     }
 
     /// What it has said.

@@ -3,6 +3,9 @@
 //! The programs lie where cargo puts them: `cargo test --workspace` builds all of them.
 
 mod faults;
+mod matrix;
+mod scripted;
 mod whole;
+mod wrongs;
 
 pub(crate) use network::{guest, model, play, stage};
