@@ -12,7 +12,6 @@ const SYSFS: &str = "/sys/bus/pci/devices";
 /// Versions, and whether a manifest was there when somebody said so.
 const VBIOS: &[(&str, bool, &str)] = &[
     ("96.00.99.00.08", true, "in NVIDIA's list in August 2024"),
-    ("96.00.9F.00.01", true, "in NVIDIA's list in 2025"),
     ("96.00.9D.00.02", false, "missing in August 2024 (nvtrust 66)"),
     ("96.00.A5.00.03", false, "missing in April 2025 (nvtrust 101)"),
     ("96.00.DA.00.16", false, "missing in April 2026 (nvtrust 144)"),
