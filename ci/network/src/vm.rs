@@ -5,7 +5,7 @@ use crate::guest::STOPPED;
 use crate::play::Network;
 use evidence::Reference;
 use launcher::foretell::foretell;
-use launcher::{Fragment, Guest, State};
+use launcher::{Fragment, Guest};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ impl Vm {
 /// Waits until it serves, or says why it does not.
 fn wait(guest: &Guest) {
     let begun = Instant::now();
-    while matches!(guest.state(), State::Prepared | State::Booting) && begun.elapsed() < DEADLINE {
+    while guest.state().is_before_serving() && begun.elapsed() < DEADLINE {
         assert!(!STOPPED.load(Ordering::Relaxed), "told to end while the machine boots");
         std::thread::sleep(LOOK);
     }

@@ -8,11 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// What the keeper does; `$1` is the group. Half a minute is enough for a machine and its TPM to go.
+/// What the keeper does; `$1` is the group. A minute is enough for a machine to drain and go.
 const KEEPER: &str = "\
 cat >/dev/null
 kill -s TERM -- \"-$1\" 2>/dev/null || exit 0
-for _ in $(seq 30); do
+for _ in $(seq 60); do
     sleep 1
     kill -s 0 -- \"-$1\" 2>/dev/null || exit 0
 done
