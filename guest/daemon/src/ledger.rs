@@ -138,6 +138,11 @@ impl Watch {
         self.0.trouble.borrow().clone()
     }
 
+    /// The same, as it comes and goes.
+    pub fn troubles(&self) -> watch::Receiver<Option<String>> {
+        self.0.trouble.subscribe()
+    }
+
     /// A pool, looked at with each head for as long as somebody holds a receiver. `None`: too many are watched.
     pub fn pool(&self, pool: payment::Address) -> Option<watch::Receiver<Sight<PoolSight>>> {
         let mut wanted = self.0.wanted();
@@ -203,8 +208,15 @@ impl Shared {
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST),
+                () = self.wished() => {}
             }
         }
+    }
+
+    /// Somebody asks for what was not looked at; never sooner than the shortest pause.
+    async fn wished(&self) {
+        tokio::time::sleep(SHORTEST).await;
+        self.news.notified().await;
     }
 
     /// Waits for a head after `looked`, or for a new wish, and looks at what is due; the number of the block.

@@ -77,10 +77,7 @@ impl Chain for Ledger {
             if !matches!(first, Sight::Waiting) {
                 self.watch.again(vault);
             }
-            let limit = tokio::time::timeout(SOON, sights.changed());
-            let changed = matches!(limit.await, Ok(Ok(())));
-            let sight = if changed { sights.borrow().clone() } else { first };
-            match sight {
+            match newer(first, sights, self.watch.troubles()).await {
                 Sight::There(view) => Ok(*view),
                 Sight::Missing(_) => Err(NoView::NoVault),
                 Sight::Waiting => Err(NoView::Unreachable),
@@ -89,5 +86,66 @@ impl Chain for Ledger {
     }
 }
 
+/// What is seen next, or what was seen first where nothing comes soon: at once where no server answers, since then
+/// somebody waits for nothing.
+async fn newer<T>(
+    first: Sight<T>,
+    mut sights: watch::Receiver<Sight<T>>,
+    mut troubles: watch::Receiver<Option<String>>,
+) -> Sight<T> {
+    tokio::select! {
+        biased;
+        Ok(()) = sights.changed() => sights.borrow().clone(),
+        Ok(_) = troubles.wait_for(Option::is_some) => first,
+        () = tokio::time::sleep(SOON) => first,
+    }
+}
+
 /// How long to wait for a newer view of a vault.
 const SOON: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::{SOON, Sight, newer};
+    use std::sync::Arc;
+    use tokio::sync::watch;
+    use tokio::time::Instant;
+
+    fn there(what: u8) -> Sight<u8> {
+        Sight::There(Arc::new(what))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_does_not_wait_for_a_chain_that_is_away() {
+        let (_sight, sights) = watch::channel(there(1));
+        let (trouble, troubles) = watch::channel(None);
+        let begun = Instant::now();
+        let waiting = tokio::spawn(newer(there(1), sights.clone(), troubles.clone()));
+        tokio::task::yield_now().await;
+        trouble.send_replace(Some("no server answers".into()));
+        assert!(matches!(waiting.await.unwrap(), Sight::There(view) if *view == 1));
+        assert!(matches!(newer(Sight::Waiting, sights, troubles).await, Sight::Waiting));
+        assert_eq!(
+            begun.elapsed().as_secs(),
+            0,
+            "of a clock that stands still while something is to be done"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_proven_meanwhile_is_taken_and_nothing_is_waited_for_longer_than_soon() {
+        let (sight, sights) = watch::channel(there(1));
+        let (_trouble, troubles) = watch::channel(None);
+        let mut fresh = sights.clone();
+        fresh.mark_unchanged();
+        let waiting = tokio::spawn(newer(there(1), fresh, troubles.clone()));
+        tokio::task::yield_now().await;
+        sight.send_replace(there(2));
+        assert!(matches!(waiting.await.unwrap(), Sight::There(view) if *view == 2));
+        let begun = Instant::now();
+        let mut quiet = sights;
+        quiet.mark_unchanged();
+        assert!(matches!(newer(there(2), quiet, troubles).await, Sight::There(view) if *view == 2));
+        assert_eq!(begun.elapsed(), SOON);
+    }
+}
