@@ -3,7 +3,7 @@
 use crate::output::{Outcome, facts, line};
 use anyhow::{Context, Result, anyhow};
 use launcher::gpu::chip::{Kind, Mode};
-use launcher::gpu::{Admin, Board, Device, Done, Patience, RealSysfs, STATE, Source, Tool, devices};
+use launcher::gpu::{Admin, Board, Device, Done, Patience, RealSysfs, STATE, Source, Tool, boot_id, devices};
 use measure::Digest256;
 use serde_json::json;
 use std::fmt::Write;
@@ -150,8 +150,7 @@ fn text(found: &[Device], pin: Option<&str>) -> String {
 fn change_board(args: &BoardArgs, json: bool, plan: Action<'_>, change: Action<'_>) -> Result<Outcome> {
     let sysfs = RealSysfs::default();
     let tool = tool(args)?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .context("this boot has no identifier; mount /proc")?;
+    let boot = boot_id().context("this boot has no identifier; mount /proc")?;
     let admin = tool.as_ref().map(|tool| tool as &dyn Admin);
     let board =
         Board { sysfs: &sysfs, admin, state: &args.state, boot: &boot, patience: Patience::default() };

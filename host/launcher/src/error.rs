@@ -43,6 +43,9 @@ pub enum LaunchError {
         /// What to do.
         next: &'static str,
     },
+    /// A device for the machine is not as it must be, or could not be made so.
+    #[error(transparent)]
+    Gpu(#[from] crate::gpu::GpuError),
     /// Whoever keeps the machine could not say what to start.
     #[error("nothing to start: {reason}")]
     Unprepared {
@@ -138,6 +141,12 @@ pub enum Failure {
     Vanished {
         /// Its address.
         device: String,
+    },
+    /// The machine is over, and its devices could not be given back.
+    #[error("the machine is over, and its devices are not where they were before: {reason}")]
+    NotGivenBack {
+        /// Which, and what to do.
+        reason: String,
     },
     /// A deadline of the caller passed.
     #[error(

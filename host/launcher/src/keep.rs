@@ -409,6 +409,7 @@ impl Failure {
             Failure::Ended { .. } => "ended",
             Failure::Flood { .. } => "flood",
             Failure::Vanished { .. } => "vanished",
+            Failure::NotGivenBack { .. } => "not-given-back",
             Failure::Deadline { .. } => "deadline",
             Failure::EndedEarly => "ended-early",
             Failure::Unsupervised => "unsupervised",

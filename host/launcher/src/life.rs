@@ -187,7 +187,7 @@ pub fn launch_on(
     let (started, start) = channel();
     let job = supervisor::Job {
         run,
-        _claims: claims,
+        claims,
         host: host.clone(),
         platform: settings.platform.clone(),
         cpus: settings.placement.cpus.clone(),
@@ -201,7 +201,12 @@ pub fn launch_on(
     let spawned = std::thread::Builder::new().name("supervisor".into()).spawn(move || job.work(&started));
     let thread = spawned.map_err(LaunchError::file("supervising thread", "thread"))?;
     let endpoint = match start.recv() {
-        Ok(result) => result?,
+        Ok(Ok(endpoint)) => endpoint,
+        Ok(Err(error)) => {
+            // With the thread go its locks: whoever tries again finds everything free.
+            let _ = thread.join();
+            return Err(error);
+        }
         Err(_) => return Err(failed(&shared.view())),
     };
     let expected = Expected::of(settings);

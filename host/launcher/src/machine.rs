@@ -8,7 +8,7 @@
 
 mod hardware;
 
-pub use hardware::{HugePages, PciAddress, Placement, QuoteService, TrustDomain, Vsock};
+pub use hardware::{After, HugePages, PciAddress, Placement, QuoteService, TrustDomain, Vsock};
 
 use crate::rundir::RunDir;
 use crate::settings::{Firmware, Settings};

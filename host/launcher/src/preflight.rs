@@ -1,56 +1,131 @@
 //! What a launch needs of its host, looked at before QEMU is started: devices, placement, the quote service, and that no other
-//! launcher has the same device.
+//! launcher has the same device. Then the devices are taken ([`Claims::attach`]) and, when the machine is over, given back.
 //!
 //! Only what this machine's settings name is looked at. `chrysalis doctor` looks at everything and knows the fixes.
 //!
-//! Deliberately absent: changing anything (binding drivers, GPU modes).
+//! Deliberately absent: changing GPU modes, which is a matter of all devices of the host (`chrysalis gpu apply`).
 
 use crate::error::LaunchError;
-use crate::gpu::{GpuError, Held, STATE};
+use crate::gpu::{Attached, Board, GpuError, Held, Patience, RealSysfs, STATE, Sysfs, boot_id};
 use crate::host::{Endpoint, Host, Question, Real};
-use crate::machine::{HugePages, PciAddress, Platform, QuoteService, TrustDomain, Vsock};
+use crate::machine::{After, HugePages, PciAddress, Platform, QuoteService, TrustDomain, Vsock};
 use crate::settings::Settings;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// The folders in which a host shows itself; those of the running system, unless a test puts others in their place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HostDirs {
     /// `/sys`.
-    pub sysfs: PathBuf,
+    pub sysfs: Arc<dyn Sysfs>,
     /// `/dev`.
     pub dev: PathBuf,
-    /// Folder of one lock a device, shared by everybody on the host who takes devices.
+    /// Folder of one lock a device, shared by everybody on the host who takes devices, and of what was before.
     pub locks: PathBuf,
 }
 
 impl Default for HostDirs {
     fn default() -> Self {
-        HostDirs { sysfs: "/sys".into(), dev: "/dev".into(), locks: STATE.into() }
+        HostDirs { sysfs: Arc::new(RealSysfs::default()), dev: "/dev".into(), locks: STATE.into() }
     }
 }
 
 /// The devices of one machine, held against other launchers and `chrysalis gpu` for as long as this value lives.
 #[derive(Debug)]
 pub struct Claims {
-    _held: Option<Held>,
+    host: HostDirs,
+    boot: String,
+    domain: Option<TrustDomain>,
+    devices: Devices,
+}
+
+/// How far they are.
+#[derive(Debug)]
+enum Devices {
+    /// There are none, or they are given back.
+    None,
+    /// Nobody else gets them.
+    Held(Held),
+    /// QEMU can be started with them.
+    Attached(Attached),
+}
+
+impl Claims {
+    /// Makes the devices ready: vfio-pci's, reset, in their mode, each with a file that QEMU can open.
+    pub fn attach(&mut self) -> Result<(), LaunchError> {
+        let Some(domain) = &self.domain else { return Ok(()) };
+        let held = match std::mem::replace(&mut self.devices, Devices::None) {
+            Devices::Held(held) => held,
+            other => {
+                self.devices = other;
+                return Ok(());
+            }
+        };
+        let attached = self.host.board(&self.boot).attach(held, &names(domain), domain.gpu_mode)?;
+        let missing = attached.files().iter().find(|name| !self.host.vfio_file(name).exists()).cloned();
+        self.devices = Devices::Attached(attached);
+        match missing {
+            None => Ok(()),
+            Some(name) => {
+                let found = format!("no {}", self.host.vfio_file(&name).display());
+                let next = "mount devtmpfs on /dev, or let udev make it; QEMU opens it to take the device";
+                Err(host("this host", found, "a file for each device of vfio-pci", next))
+            }
+        }
+    }
+
+    /// Gives the devices back, if the settings say so.
+    pub fn give_back(&mut self) -> Result<(), LaunchError> {
+        let after = self.domain.as_ref().map(|domain| domain.gpus_after);
+        match (std::mem::replace(&mut self.devices, Devices::None), after) {
+            (Devices::Attached(attached), Some(After::GiveBack)) => {
+                Ok(self.host.board(&self.boot).give_back(attached).map(drop)?)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        // A launch that failed on its way: why is said already, and what stays is known to `chrysalis gpu restore`.
+        let _ = self.give_back();
+    }
+}
+
+fn names(domain: &TrustDomain) -> Vec<&str> {
+    domain.devices().map(PciAddress::as_str).collect()
 }
 
 impl HostDirs {
-    /// Checks what these settings name, and takes the devices.
+    /// Checks what these settings name, and holds the devices; changes nothing.
     pub fn claim(&self, settings: &Settings) -> Result<Claims, LaunchError> {
         self.placement(settings)?;
-        let Platform::Tdx(domain) = &settings.platform else { return Ok(Claims { _held: None }) };
+        let mut claims =
+            Claims { host: self.clone(), boot: String::new(), domain: None, devices: Devices::None };
+        let Platform::Tdx(domain) = &settings.platform else { return Ok(claims) };
         self.files(domain)?;
         self.quotes(domain)?;
         if domain.devices().next().is_none() {
-            return Ok(Claims { _held: None });
+            return Ok(claims);
         }
+        claims.boot = boot_id().map_err(LaunchError::file("identifier of this boot", "/proc"))?;
+        claims.domain = Some(domain.clone());
+        let board = self.board(&claims.boot);
         // The locks first: somebody else may be about to give a device back.
-        let held = self.hold(domain)?;
-        domain.devices().try_for_each(|device| self.device(device))?;
-        Ok(Claims { _held: Some(held) })
+        claims.devices = Devices::Held(board.hold(&names(domain)).map_err(named)?);
+        board.plan_attach(&names(domain), domain.gpu_mode)?;
+        Ok(claims)
+    }
+
+    fn board<'a>(&'a self, boot: &'a str) -> Board<'a> {
+        Board { sysfs: &*self.sysfs, admin: None, state: &self.locks, boot, patience: Patience::default() }
+    }
+
+    fn vfio_file(&self, name: &str) -> PathBuf {
+        self.dev.join("vfio/devices").join(name)
     }
 
     /// The first device of a trust domain that is no longer there.
@@ -105,43 +180,11 @@ impl HostDirs {
     }
 
     fn pci(&self, device: &PciAddress) -> PathBuf {
-        self.sysfs.join("bus/pci/devices").join(device.as_str())
-    }
-
-    fn device(&self, device: &PciAddress) -> Result<(), LaunchError> {
-        let path = self.pci(device);
-        let what = format!("device {device}");
-        if !path.exists() {
-            let next = "correct `tdx.gpus`; if the device was there before, it fell off the bus: look into the kernel's log and \
-                        restart the host";
-            return Err(host(&what, "not on the PCI bus".into(), "a device at that address", next));
-        }
-        let driver = fs::read_link(path.join("driver")).ok();
-        let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
-        match driver.as_deref() {
-            Some("vfio-pci") => Ok(()),
-            other => {
-                let found = format!("bound to {}", other.unwrap_or("no driver"));
-                let next = "hand it to guests with `chrysalis gpu apply`, which binds it to vfio-pci";
-                Err(host(&what, found, "bound to vfio-pci", next))
-            }
-        }
-    }
-
-    fn hold(&self, domain: &TrustDomain) -> Result<Held, LaunchError> {
-        Held::take(&self.locks, domain.devices().map(PciAddress::as_str)).map_err(|error| match error {
-            GpuError::Busy { what } => {
-                let next = "stop the machine that has it (`chrysalis machine status` on each run folder), or name another";
-                let what = format!("device {what}");
-                host(&what, "in use by another launcher".into(), "one that is free", next)
-            }
-            GpuError::State { path, source } => LaunchError::File { what: "lock of a device", path, source },
-            other => LaunchError::Unprepared { reason: other.to_string() },
-        })
+        self.sysfs.root().join("bus/pci/devices").join(device.as_str())
     }
 
     fn placement(&self, settings: &Settings) -> Result<(), LaunchError> {
-        let system = self.sysfs.join("devices/system");
+        let system = self.sysfs.root().join("devices/system");
         let placement = &settings.placement;
         for (field, wanted, online) in [
             ("placement.cpus", &placement.cpus, system.join("cpu/online")),
@@ -170,9 +213,10 @@ impl HostDirs {
             text.trim().parse().unwrap_or(0)
         };
         let nodes = &settings.placement.nodes;
-        let node = |node: &u32| of(self.sysfs.join(format!("devices/system/node/node{node}/hugepages")));
+        let node =
+            |node: &u32| of(self.sysfs.root().join(format!("devices/system/node/node{node}/hugepages")));
         let free: u64 = match nodes.is_empty() {
-            true => of(self.sysfs.join("kernel/mm/hugepages")),
+            true => of(self.sysfs.root().join("kernel/mm/hugepages")),
             false => nodes.iter().map(node).sum(),
         };
         let needed = settings.memory_mib * 1024 / pages.kib();
@@ -182,6 +226,22 @@ impl HostDirs {
             return Err(host("placement.hugepages", found, &needed.to_string(), next));
         }
         Ok(())
+    }
+}
+
+/// The words of a settings file for what a device's lock or place says.
+fn named(error: GpuError) -> LaunchError {
+    match error {
+        GpuError::Busy { what } => {
+            let next = "stop the machine that has it (`chrysalis machine status` on each run folder), or name another";
+            host(&format!("device {what}"), "in use by another launcher".into(), "one that is free", next)
+        }
+        GpuError::Gone { address } => {
+            let next = "correct `tdx.gpus`; if the device was there before, it fell off the bus: look into the kernel's log and \
+                        restart the host";
+            host(&format!("device {address}"), "not on the PCI bus".into(), "a device at that address", next)
+        }
+        other => other.into(),
     }
 }
 

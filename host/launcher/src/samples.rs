@@ -1,6 +1,7 @@
 //! Machines for this crate's tests: nothing that they name need be there.
 
-use crate::machine::{PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
+use crate::gpu::chip::Mode;
+use crate::machine::{After, PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
 use crate::settings::{Firmware, Image, Life, Model, Settings};
 use measure::Boot;
 use measure::shape::{Gpu, QemuVersion};
@@ -51,6 +52,8 @@ pub(crate) fn domain(gpus: u8, nvswitches: u8) -> TrustDomain {
         gpus: addresses(0x17, gpus),
         gpu: (gpus > 0).then_some(Gpu::H200),
         nvswitches: addresses(0x80, nvswitches),
+        gpu_mode: if nvswitches > 0 { Mode::ProtectedPcie } else { Mode::On },
+        gpus_after: After::Keep,
         phys_bits: 46,
         qemu: QemuVersion::V10_2,
     }

@@ -3,7 +3,7 @@
 use super::chip::{Kind, Mode};
 use super::error::GpuError;
 use super::journal::{self, Held, Journal, State};
-use super::plan::{self, Step, Target, VFIO};
+use super::plan::{self, Step, Target};
 use super::tool::Admin;
 use super::tree::{Device, Sysfs, devices, file, observe};
 use std::path::Path;
@@ -65,9 +65,14 @@ impl Board<'_> {
         let mut journal = match earlier {
             // An earlier call got somewhere, or was cut short: before is what was before that.
             Some(journal) if state.is_of_this_boot(&journal) => journal,
-            earlier => begin(&state, &now, earlier),
+            earlier => {
+                let mut journal = begin(&state, &now, earlier);
+                self.overlay_taken(&mut journal)?;
+                journal
+            }
         };
         state.write(&journal)?;
+        self.forget_taken()?;
         let warnings = plan::warnings(&now, &steps);
         match self.carry_out(&steps, &state, &mut journal) {
             Ok(()) => Ok(Done { steps, warnings }),
@@ -75,37 +80,9 @@ impl Board<'_> {
         }
     }
 
-    /// Devices for one guest, which starts when this returns: each is vfio-pci's, in `mode`, and reset by function. They are
-    /// this guest's until what is returned is dropped.
-    pub fn attach(&self, addresses: &[&str], mode: Mode) -> Result<Held, GpuError> {
-        let held = Held::take(self.state, addresses.iter().copied())?;
-        let now = self.now(journal::read(&journal::path(self.state))?.as_ref())?;
-        let gone = |address: &str| GpuError::Gone { address: address.into() };
-        for address in addresses {
-            let device = now.iter().find(|d| d.address == *address).ok_or_else(|| gone(address))?;
-            let found = match (&device.driver, &device.mode) {
-                (Some(driver), None | Some(Ok(_))) if driver != VFIO => format!("{driver} holds it"),
-                (None, _) => "no driver holds it".into(),
-                (_, Some(Ok(other))) if *other != mode => format!("it is in mode {other}"),
-                (_, Some(Err(why))) => why.clone(),
-                _ => continue,
-            };
-            let reason = format!("{found}; `chrysalis gpu apply --mode {mode}` makes it ready for a guest");
-            return Err(GpuError::Step { address: (*address).into(), reason });
-        }
-        let reset = |address: &&str| Step::Reset { address: (*address).to_owned(), mode: Some(mode) };
-        let steps: Vec<Step> = addresses.iter().map(reset).collect();
-        self.preflight(&steps)?;
-        steps.iter().try_for_each(|step| self.step(step))?;
-        for address in addresses.iter().filter(|a| now.iter().any(|d| d.address == **a && d.mode.is_some())) {
-            self.started(address, mode)?;
-        }
-        Ok(held)
-    }
-
     /// What [`Board::restore`] would do now.
     pub fn plan_restore(&self) -> Result<Done, GpuError> {
-        let Some(journal) = journal::read(&journal::path(self.state))? else {
+        let Some(journal) = self.with_taken(journal::read(&journal::path(self.state))?)? else {
             return Ok(Done { steps: Vec::new(), warnings: Vec::new() });
         };
         let now = self.now(Some(&journal))?;
@@ -113,10 +90,10 @@ impl Board<'_> {
         Ok(Done { warnings: plan::warnings(&now, &steps), steps })
     }
 
-    /// All devices as they were before the first [`Board::apply`].
+    /// All devices as they were before the first [`Board::apply`], those that a launcher took and did not give back included.
     pub fn restore(&self) -> Result<Done, GpuError> {
         let state = State::open(self.state, self.boot)?;
-        let Some(mut journal) = state.journal()? else {
+        let Some(mut journal) = self.with_taken(state.journal()?)? else {
             return Ok(Done { steps: Vec::new(), warnings: Vec::new() });
         };
         let now = self.now(Some(&journal))?;
@@ -127,12 +104,15 @@ impl Board<'_> {
         if let Some(lost) = journal.before.iter().find(|t| !now.iter().any(|d| d.address == t.address)) {
             return Err(GpuError::Gone { address: lost.address.clone() });
         }
+        if state.is_of_this_boot(&journal) {
+            self.forget_taken()?;
+        }
         state.forget()?;
         Ok(Done { warnings: plan::warnings(&now, &steps), steps })
     }
 
     /// The devices. Of one in which a mode was stored the registers do not tell what its next reset brings.
-    fn now(&self, journal: Option<&Journal>) -> Result<Vec<Device>, GpuError> {
+    pub(super) fn now(&self, journal: Option<&Journal>) -> Result<Vec<Device>, GpuError> {
         let mut now = devices(self.sysfs)?;
         for device in &mut now {
             if journal.is_some_and(|journal| journal.stored.contains(&device.address)) {
@@ -157,7 +137,7 @@ impl Board<'_> {
     }
 
     /// What would stop a plan in its middle and can be seen before.
-    fn preflight(&self, steps: &[Step]) -> Result<(), GpuError> {
+    pub(super) fn preflight(&self, steps: &[Step]) -> Result<(), GpuError> {
         let refused = |reason: String| Err(GpuError::Refused { reason });
         for step in steps {
             let address = step.address();
@@ -251,7 +231,7 @@ impl Board<'_> {
     }
 
     /// One step, and a look at whether it led where it does.
-    fn step(&self, step: &Step) -> Result<(), GpuError> {
+    pub(super) fn step(&self, step: &Step) -> Result<(), GpuError> {
         let address = step.address().to_owned();
         let write = |name: &str, value: &str| self.sysfs.write(&file(&address, name), value);
         let done = match step {
@@ -278,7 +258,7 @@ impl Board<'_> {
         Err(GpuError::Step { address, reason })
     }
 
-    fn device(&self, address: &str) -> Result<Device, GpuError> {
+    pub(super) fn device(&self, address: &str) -> Result<Device, GpuError> {
         let found = devices(self.sysfs)?.into_iter().find(|d| d.address == address);
         found.ok_or_else(|| GpuError::Gone { address: address.into() })
     }

@@ -1,11 +1,13 @@
 //! What was before, kept until it is again; and locks, so that one device has one owner.
 //!
 //! ```text
-//! STATE/  lock  before.json  lock-0000:17:00.0 ...
+//! STATE/  lock  before.json  lock-0000:17:00.0 ...  taken-0000:17:00.0.json ...
 //! ```
 //! `before.json` is complete on disk before the first change, and goes when everything is as it says. It tells one boot of
 //! the host from the next: drivers do not outlive it, modes do. It also names the devices in which a mode was stored that is
 //! not active yet: no register shows that, and the next reset would bring it about.
+//!
+//! `taken-` is the same of one device that a launcher took for its machine, written by whoever holds that device's lock.
 
 use super::error::GpuError;
 use super::plan::Target;
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// Where the state is, unless named otherwise: gone with a reboot, as the bindings are.
 pub const STATE: &str = "/run/chrysalis/gpu";
 const NAME: &str = "before.json";
+/// Before the address of a device, in the name of its journal.
+const TAKEN: &str = "taken-";
 /// Larger than any host's.
 const MAX_JOURNAL: u64 = 1 << 20;
 
@@ -34,6 +38,11 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Of the boot of this identifier, with nothing stored.
+    pub fn new(boot: &str, before: Vec<Target>) -> Self {
+        Journal { schema: 1, boot: boot.trim().to_owned(), before, stored: Vec::new() }
+    }
+
     /// Whether it was written in the boot of this identifier.
     pub fn is_of(&self, boot: &str) -> bool {
         self.boot == boot.trim()
@@ -71,29 +80,55 @@ impl State {
 
     /// A journal of this boot, with nothing stored.
     pub fn begin(&self, before: Vec<Target>) -> Journal {
-        Journal { schema: 1, boot: self.boot.clone(), before, stored: Vec::new() }
+        Journal::new(&self.boot, before)
     }
 
     /// Writes it down: whole, or not at all.
     pub fn write(&self, journal: &Journal) -> Result<(), GpuError> {
-        let (path, draft) = (self.path(), self.dir.join("before.draft"));
-        let fault = |source| GpuError::State { path: path.clone(), source };
-        let text = serde_json::to_vec_pretty(journal).map_err(|e| fault(e.into()))?;
-        let mut file = File::create(&draft).map_err(fault)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fault)?;
-        std::fs::rename(&draft, &path).map_err(fault)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(fault)
+        write(&self.path(), journal)
     }
 
     /// Everything is as it was.
     pub fn forget(&self) -> Result<(), GpuError> {
-        match std::fs::remove_file(self.path()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(GpuError::State { path: self.path(), source: e })
-            }
-            _ => Ok(()),
-        }
+        forget(&self.path())
     }
+}
+
+/// Writes a journal down: whole, or not at all.
+pub fn write(path: &Path, journal: &Journal) -> Result<(), GpuError> {
+    let draft = path.with_extension("draft");
+    let fault = |source| GpuError::State { path: path.into(), source };
+    let text = serde_json::to_vec_pretty(journal).map_err(|e| fault(e.into()))?;
+    let mut file = File::create(&draft).map_err(fault)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(fault)?;
+    std::fs::rename(&draft, path).map_err(fault)?;
+    File::open(path.parent().unwrap_or(path)).and_then(|dir| dir.sync_all()).map_err(fault)
+}
+
+/// Removes a journal, if it is there.
+pub fn forget(path: &Path) -> Result<(), GpuError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(GpuError::State { path: path.into(), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Path of the journal of one device that a launcher took.
+pub fn taken(dir: &Path, address: &str) -> PathBuf {
+    dir.join(format!("{TAKEN}{address}.json"))
+}
+
+/// Paths of all such journals.
+pub fn all_taken(dir: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let ours = |name: &String| {
+        name.strip_prefix(TAKEN).and_then(|rest| rest.strip_suffix(".json")).is_some_and(is_address)
+    };
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).filter(ours).collect();
+    names.sort();
+    names.into_iter().map(|name| dir.join(name)).collect()
 }
 
 /// Reads without a lock, for those who only look.

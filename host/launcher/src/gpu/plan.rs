@@ -163,6 +163,45 @@ pub fn for_guest(devices: &[Device], mode: Mode) -> Result<Vec<Target>, GpuError
     Ok(targets)
 }
 
+/// Steps that make devices ready for a guest that starts next: awake, vfio-pci's, and freshly reset, whoever had them. Modes are
+/// not changed; each must be in that of its target afterwards.
+pub fn to_guest(devices: &[Device], targets: &[Target]) -> Vec<Step> {
+    let pairs: Vec<(&Device, &Target)> =
+        devices.iter().filter_map(|d| Some((d, targets.iter().find(|t| t.address == d.address)?))).collect();
+    let phases: [fn(&Device, &Target) -> Vec<Step>; 4] = [wake, take, reset_always, bind];
+    phases.iter().flat_map(|phase| pairs.iter().flat_map(|(d, t)| phase(d, t))).collect()
+}
+
+fn wake(device: &Device, _: &Target) -> Vec<Step> {
+    let sleeps = device.power.as_deref() == Some("auto");
+    sleeps
+        .then(|| Step::Power { address: device.address.clone(), control: "on".into() })
+        .into_iter()
+        .collect()
+}
+
+fn take(device: &Device, target: &Target) -> Vec<Step> {
+    let mut out = Vec::new();
+    // Before the release, so that no other driver takes it in between.
+    if device.driver_override.as_deref() != Some(VFIO) {
+        out.push(Step::Claim { address: device.address.clone(), driver: VFIO.into() });
+    }
+    if let Some(driver) = device.driver.clone().filter(|_| moves(device, target)) {
+        out.push(Step::Release { address: device.address.clone(), driver });
+    }
+    out
+}
+
+fn reset_always(device: &Device, target: &Target) -> Vec<Step> {
+    let reset = Step::Reset { address: device.address.clone(), mode: target.mode };
+    device.kind.map(|_| reset).into_iter().collect()
+}
+
+fn bind(device: &Device, target: &Target) -> Vec<Step> {
+    let probe = Step::Probe { address: device.address.clone(), driver: VFIO.into() };
+    moves(device, target).then_some(probe).into_iter().collect()
+}
+
 /// How devices are now, to come back to.
 pub fn as_now(devices: &[Device]) -> Vec<Target> {
     devices

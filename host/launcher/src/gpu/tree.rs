@@ -7,6 +7,7 @@ use super::chip::{Kind, Mode, NVIDIA};
 use super::error::GpuError;
 use crate::host::hex;
 use crate::raw;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const WRITE: Duration = Duration::from_secs(60);
 const MAX_VALUE: u64 = 64 << 10;
 
 /// Reads and writes of sysfs. Paths count from its root, as in `bus/pci/devices/0000:17:00.0/driver`.
-pub trait Sysfs: Send + Sync {
+pub trait Sysfs: fmt::Debug + Send + Sync {
     /// The folder that stands for `/sys`.
     fn root(&self) -> &Path;
 
@@ -73,9 +74,16 @@ pub struct RealSysfs {
     root: PathBuf,
 }
 
+impl RealSysfs {
+    /// In another folder, whose files stand for the kernel's.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        RealSysfs { root: root.into() }
+    }
+}
+
 impl Default for RealSysfs {
     fn default() -> Self {
-        RealSysfs { root: "/sys".into() }
+        RealSysfs::at("/sys")
     }
 }
 
@@ -151,7 +159,7 @@ pub fn devices(sysfs: &dyn Sysfs) -> Result<Vec<Device>, GpuError> {
 }
 
 /// The card without the function.
-fn slot(address: &str) -> &str {
+pub(super) fn slot(address: &str) -> &str {
     address.split('.').next().unwrap_or(address)
 }
 

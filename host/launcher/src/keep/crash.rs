@@ -96,6 +96,7 @@ fn report<'a>(settings: &Settings, error: &'a LaunchError, states: Vec<String>, 
             }
             Failure::Flood { .. }
             | Failure::Vanished { .. }
+            | Failure::NotGivenBack { .. }
             | Failure::Deadline { .. }
             | Failure::EndedEarly
             | Failure::Unsupervised => {}
@@ -111,6 +112,7 @@ fn kind(error: &LaunchError) -> &'static str {
         LaunchError::Measure(_) => "measure",
         LaunchError::NotForetold { .. } => "not-foretold",
         LaunchError::Host { .. } => "host",
+        LaunchError::Gpu(_) => "gpu",
         LaunchError::Unprepared { .. } => "unprepared",
         LaunchError::Busy { .. } => "busy",
         LaunchError::Handoff { .. } => "handoff",
@@ -147,6 +149,7 @@ mod tests {
             Failure::Console { sign: "Kernel panic", line: words(), hint: "" },
             Failure::Ended { process: "qemu-system-x86_64", status: "signal: 9".into(), log: words() },
             Failure::Vanished { device: words() },
+            Failure::NotGivenBack { reason: words() },
             Failure::Deadline { awaited: "serving", millis: 5, reached: words() },
         ] {
             let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
 //! Shell scripts play QEMU: a machine that fails, leaves, drains and is exchanged, and what a keeper makes of each.
 
 use super::*;
+use crate::gpu::chip::Mode;
+use crate::gpu::fake::{Fake, Fault, GPUS};
 use crate::life::play::{LONG, PRELUDE, SERVE, TPM};
-use crate::machine::{PciAddress, Placement, Platform, QuoteService};
+use crate::machine::{After, PciAddress, Placement, Platform, QuoteService, TrustDomain};
 use crate::settings::{Firmware, Image, Life};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
@@ -310,36 +312,126 @@ fn a_full_disk_is_named_and_leaves_nothing_half_done() {
     assert!(kept.starts.lock().unwrap().is_empty());
 }
 
-/// A trust domain on a host of folders.
-fn fake_host() -> (TempDir, HostDirs, Platform, UnixListener) {
-    let dir = tempfile::tempdir().unwrap();
-    let host = HostDirs {
-        sysfs: dir.path().join("sys"),
-        dev: dir.path().join("dev"),
-        locks: dir.path().join("locks"),
-    };
-    let gpu = host.sysfs.join("bus/pci/devices/0000:17:00.0");
-    std::fs::create_dir_all(&gpu).unwrap();
-    std::os::unix::fs::symlink("x/vfio-pci", gpu.join("driver")).unwrap();
-    std::fs::create_dir_all(&host.dev).unwrap();
-    for name in ["kvm", "iommu", "vhost-vsock"] {
-        std::fs::write(host.dev.join(name), "").unwrap();
+/// A trust domain with a GPU of a fake PCI tree.
+struct Host {
+    fake: Arc<Fake>,
+    dirs: HostDirs,
+    domain: TrustDomain,
+    qgs: Option<UnixListener>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let fake = Arc::new(Fake::new());
+        fake.all_in(Mode::On);
+        let at = |name: &str| fake.dir.path().join(name);
+        let dirs = HostDirs { sysfs: Arc::clone(&fake) as _, dev: at("dev"), locks: at("state") };
+        std::fs::create_dir_all(&dirs.dev).unwrap();
+        for name in ["kvm", "iommu", "vhost-vsock"] {
+            std::fs::write(dirs.dev.join(name), "").unwrap();
+        }
+        let mut domain = crate::samples::domain(1, 0);
+        domain.gpus = vec![PciAddress::parse(GPUS[0]).unwrap()];
+        domain.quotes = QuoteService::Unix(at("qgs"));
+        domain.gpus_after = After::GiveBack;
+        let qgs = Some(UnixListener::bind(at("qgs")).unwrap());
+        Host { fake, dirs, domain, qgs }
     }
-    let socket = dir.path().join("qgs");
-    let qgs = UnixListener::bind(&socket).unwrap();
-    let mut domain = crate::samples::domain(1, 0);
-    domain.gpus = vec![PciAddress::parse("0000:17:00.0").unwrap()];
-    domain.quotes = QuoteService::Unix(socket);
-    (dir, host, Platform::Tdx(domain), qgs)
+
+    fn keep(&self, life: Life, script: impl Fn(&str) -> String + Send + Sync + 'static) -> Kept {
+        let platform = Platform::Tdx(self.domain.clone());
+        Kept::on(tempfile::tempdir().unwrap(), self.dirs.clone(), platform, life, script)
+    }
+
+    fn driver(&self) -> Option<String> {
+        self.fake.seen().into_iter().find(|device| device.address == GPUS[0])?.driver
+    }
+}
+
+#[test]
+fn a_gpu_is_the_machines_while_it_lives_and_goes_back_when_it_is_over() {
+    let host = Host::new();
+    let before = host.fake.seen();
+    let kept = host.keep(life(Restart::Never, 1), serve);
+    kept.serving();
+    assert_eq!(host.driver().as_deref(), Some("vfio-pci"));
+    assert_eq!(kept.ask(&Ask::Stop { now: true }), Reply::Done);
+    kept.end().unwrap();
+    assert_eq!(host.fake.seen(), before);
+}
+
+#[test]
+fn a_gpu_goes_back_when_qemu_is_killed_or_does_not_start() {
+    for script in ["exit 3", "kill -9 $$"] {
+        let host = Host::new();
+        let before = host.fake.seen();
+        host.keep(life(Restart::OnFailure, 2), move |_| script.into()).end().unwrap_err();
+        assert_eq!(host.fake.seen(), before, "{script}");
+    }
+}
+
+#[test]
+fn a_gpu_stays_with_vfio_where_the_settings_say_so() {
+    let mut host = Host::new();
+    host.domain.gpus_after = After::Keep;
+    for _ in 0..2 {
+        let kept = host.keep(life(Restart::Never, 1), serve);
+        kept.serving();
+        kept.sender.send(Signal::Told).unwrap();
+        kept.end().unwrap();
+        assert_eq!(host.driver().as_deref(), Some("vfio-pci"));
+    }
+}
+
+#[test]
+fn two_launchers_on_one_gpu_are_refused_and_the_first_serves_on() {
+    let host = Host::new();
+    let first = host.keep(life(Restart::Never, 1), serve);
+    first.serving();
+    let error = host.keep(life(Restart::Never, 1), serve).end().unwrap_err().to_string();
+    assert!(
+        error.contains("in use by another launcher") && error.contains("chrysalis machine status"),
+        "{error}"
+    );
+    assert_eq!(first.serving().starts, 1);
+    assert_eq!(host.driver().as_deref(), Some("vfio-pci"), "the refused one gave nothing back");
+    first.sender.send(Signal::Told).unwrap();
+    first.end().unwrap();
+}
+
+#[test]
+fn a_gpu_that_can_not_be_taken_ends_the_launch_with_everything_as_before() {
+    for at in 0..8 {
+        let host = Host::new();
+        let before = host.fake.seen();
+        *host.fake.fault.lock().unwrap() = Some((at, Fault::Fails));
+        let error = host.keep(life(Restart::Never, 1), serve).end().unwrap_err().to_string();
+        assert!(error.contains("made to fail") && error.contains("as they were before"), "{at}: {error}");
+        assert_eq!(host.fake.seen(), before, "{at}");
+    }
+}
+
+#[test]
+fn a_gpu_that_can_not_be_given_back_is_told() {
+    let host = Host::new();
+    let kept = host.keep(life(Restart::Never, 1), serve);
+    kept.serving();
+    // The next write is the first of the way back.
+    *host.fake.dead.lock().unwrap() = true;
+    kept.sender.send(Signal::Told).unwrap();
+    let mut kept = kept;
+    kept.over().unwrap();
+    let (status, _) = read_status(&kept.run()).unwrap();
+    let failure = status.last_failure.unwrap();
+    assert!(failure.contains("chrysalis gpu restore"), "{failure}");
 }
 
 #[test]
 fn a_gpu_that_vanishes_ends_the_machine_with_the_next_step() {
-    let (dir, host, platform, _qgs) = fake_host();
-    let gpu = host.sysfs.join("bus/pci/devices/0000:17:00.0");
-    let kept = Kept::on(dir, host, platform, life(Restart::Never, 1), serve);
+    let host = Host::new();
+    let kept = host.keep(life(Restart::Never, 1), serve);
     kept.serving();
-    std::fs::remove_dir_all(gpu).unwrap();
+    std::fs::remove_dir_all(host.fake.device(GPUS[0])).unwrap();
     let error = kept.end().unwrap_err().to_string();
     assert!(
         error.contains("0000:17:00.0 vanished") && error.contains("reset or restart the host"),
@@ -349,11 +441,11 @@ fn a_gpu_that_vanishes_ends_the_machine_with_the_next_step() {
 
 #[test]
 fn a_quote_service_that_stops_is_told_and_the_machine_serves_on() {
-    let (dir, host, platform, qgs) = fake_host();
-    let socket = dir.path().join("qgs");
-    let kept = Kept::on(dir, host, platform, life(Restart::Never, 1), serve);
+    let mut host = Host::new();
+    let socket = host.fake.dir.path().join("qgs");
+    let kept = host.keep(life(Restart::Never, 1), serve);
     assert!(!kept.serving().quotes_missing);
-    drop(qgs);
+    drop(host.qgs.take());
     kept.wait("missed", |status| status.quotes_missing);
     std::fs::remove_file(&socket).unwrap();
     let _back = UnixListener::bind(&socket).unwrap();

@@ -43,8 +43,8 @@ pub(super) type Tools = Box<dyn Fn(&str) -> Command + Send>;
 /// All that the thread owns.
 pub(super) struct Job {
     pub run: RunDir,
-    /// Held for as long as the machine lives.
-    pub _claims: Claims,
+    /// Devices, for as long as the machine lives.
+    pub claims: Claims,
     pub host: HostDirs,
     pub platform: Platform,
     pub cpus: Vec<u32>,
@@ -88,7 +88,7 @@ impl Job {
     pub(super) fn work(mut self, started: &Sender<Result<SocketAddr, LaunchError>>) {
         let _watch = LastWord(Arc::clone(&self.shared));
         self.tell(Duration::ZERO, What::State(State::Prepared));
-        let mut running = match self.start() {
+        let mut running = match self.claims.attach().and_then(|()| self.start()) {
             Ok(running) => running,
             Err(error) => {
                 self.finish(Duration::ZERO, Some(Failure::EndedEarly));
@@ -110,7 +110,14 @@ impl Job {
         let outcome = self.supervise(&mut running);
         running.qemu.kill();
         drop(running.tpm.take());
+        let outcome = self.devices_back(outcome);
         self.finish(running.since.elapsed(), outcome);
+    }
+
+    /// After QEMU's end; what went wrong before that is what is told.
+    fn devices_back(&mut self, outcome: Option<Failure>) -> Option<Failure> {
+        let left = self.claims.give_back().err();
+        outcome.or_else(|| left.map(|error| Failure::NotGivenBack { reason: error.to_string() }))
     }
 
     fn start(&self) -> Result<Running, LaunchError> {

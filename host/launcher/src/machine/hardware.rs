@@ -3,6 +3,7 @@
 //! None of it is measured but the number and kind of accelerators, the address width and QEMU's release, which are the
 //! shape's ([`measure::Shape`]). Validated values only: [`crate::settings`] makes them.
 
+use crate::gpu::chip::Mode;
 use measure::shape::{Gpu, QemuVersion};
 use std::fmt;
 use std::path::PathBuf;
@@ -78,6 +79,15 @@ impl fmt::Display for PciAddress {
     }
 }
 
+/// What becomes of devices whose machine is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// They stay with vfio-pci, for the next machine.
+    Keep,
+    /// They go back to whom they belonged before the machine was started.
+    GiveBack,
+}
+
 /// An Intel TDX trust domain, beyond its size and disks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustDomain {
@@ -91,6 +101,10 @@ pub struct TrustDomain {
     pub gpu: Option<Gpu>,
     /// NVSwitches, likewise.
     pub nvswitches: Vec<PciAddress>,
+    /// The mode that they must be in: confidential computing, or protected PCIe.
+    pub gpu_mode: Mode,
+    /// What becomes of them when the machine is over.
+    pub gpus_after: After,
     /// Physical address bits that the firmware works with.
     pub phys_bits: u8,
     /// QEMU's release.

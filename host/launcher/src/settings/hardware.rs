@@ -3,7 +3,8 @@
 
 use super::check::{Firmware, absolute, quoted};
 use super::{Input, SettingsError};
-use crate::machine::{HugePages, PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
+use crate::gpu::chip::Mode;
+use crate::machine::{After, HugePages, PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
 use measure::Digest256;
 use measure::shape::{Gpu, QemuVersion};
 use serde::Deserialize;
@@ -35,6 +36,10 @@ pub struct TdxFragment {
     pub gpu: Option<String>,
     /// PCI addresses of the NVSwitches that are passed through.
     pub nvswitches: Option<Vec<String>>,
+    /// The mode that they must be in: `on` or `protected-pcie`.
+    pub gpu_mode: Option<String>,
+    /// What becomes of them when the machine is over: `keep` or `give-back`.
+    pub gpus_after: Option<String>,
     /// Physical address bits that the firmware works with.
     pub phys_bits: Option<u8>,
     /// QEMU's release.
@@ -51,6 +56,8 @@ impl TdxFragment {
             gpus: self.gpus.or(base.gpus),
             gpu: self.gpu.or(base.gpu),
             nvswitches: self.nvswitches.or(base.nvswitches),
+            gpu_mode: self.gpu_mode.or(base.gpu_mode),
+            gpus_after: self.gpus_after.or(base.gpus_after),
             phys_bits: self.phys_bits.or(base.phys_bits),
             qemu: self.qemu.or(base.qemu),
         }
@@ -121,6 +128,8 @@ impl Input {
             quotes: self.quotes(tdx.quotes.as_deref())?,
             vsock: self.vsock(tdx)?,
             gpu: self.gpu(tdx, gpus.len())?,
+            gpu_mode: self.gpu_mode(tdx, gpus.len(), nvswitches.len())?,
+            gpus_after: self.gpus_after(tdx, gpus.len())?,
             gpus,
             nvswitches,
             phys_bits,
@@ -235,6 +244,41 @@ impl Input {
                     Err(self.value("tdx.gpu", quoted(model), expected, hint))
                 }
             },
+        }
+    }
+
+    /// The mode as set; else protected PCIe with switches, and each GPU by itself without.
+    fn gpu_mode(&self, tdx: &TdxFragment, gpus: usize, switches: usize) -> Result<Mode, SettingsError> {
+        let (field, expected) = ("tdx.gpu_mode", "\"on\" or \"protected-pcie\"");
+        match tdx.gpu_mode.as_deref() {
+            Some(mode) if gpus == 0 => {
+                let hint = "name the devices in `gpus`, or remove it";
+                Err(self.value(field, quoted(mode), "nothing without `gpus`", hint))
+            }
+            Some("on") => Ok(Mode::On),
+            Some("protected-pcie") => Ok(Mode::ProtectedPcie),
+            Some(other) => {
+                let hint = "the host could read what a guest computes on a GPU in any other mode";
+                Err(self.value(field, quoted(other), expected, hint))
+            }
+            None if switches > 0 => Ok(Mode::ProtectedPcie),
+            None => Ok(Mode::On),
+        }
+    }
+
+    fn gpus_after(&self, tdx: &TdxFragment, gpus: usize) -> Result<After, SettingsError> {
+        let field = "tdx.gpus_after";
+        match tdx.gpus_after.as_deref() {
+            Some(after) if gpus == 0 => {
+                let hint = "name the devices in `gpus`, or remove it";
+                Err(self.value(field, quoted(after), "nothing without `gpus`", hint))
+            }
+            None | Some("keep") => Ok(After::Keep),
+            Some("give-back") => Ok(After::GiveBack),
+            Some(other) => {
+                let hint = "give-back returns them to the host's driver when the machine is over";
+                Err(self.value(field, quoted(other), "\"keep\" or \"give-back\"", hint))
+            }
         }
     }
 

@@ -394,6 +394,26 @@ fn sockets_and_sizes_of_a_trust_domain_that_cannot_be_are_refused() {
             "settings: `tdx.vsock_socket` is missing, expected a socket; ",
         ),
         (&format!("{tdx}vsock = \"usb\""), "launch.toml line 5: `tdx.vsock` is \"usb\", expected \"vhost\""),
+        (
+            &format!("{tdx}gpu_mode = \"on\""),
+            "launch.toml line 5: `tdx.gpu_mode` is \"on\", expected nothing without `gpus`; ",
+        ),
+        (
+            &format!("{tdx}gpu_mode = \"off\"\ngpu = \"h100\"\ngpus = [\"17:00.0\"]"),
+            "launch.toml line 5: `tdx.gpu_mode` is \"off\", expected \"on\" or \"protected-pcie\"; the host could read",
+        ),
+        (
+            &format!("{tdx}gpu_mode = \"devtools\"\ngpu = \"h100\"\ngpus = [\"17:00.0\"]"),
+            "launch.toml line 5: `tdx.gpu_mode` is \"devtools\", expected \"on\" or",
+        ),
+        (
+            &format!("{tdx}gpus_after = \"sell\"\ngpu = \"h100\"\ngpus = [\"17:00.0\"]"),
+            "launch.toml line 5: `tdx.gpus_after` is \"sell\", expected \"keep\" or \"give-back\"; ",
+        ),
+        (
+            &format!("{tdx}gpus_after = \"keep\""),
+            "launch.toml line 5: `tdx.gpus_after` is \"keep\", expected nothing without `gpus`; ",
+        ),
         (&format!("{tdx}phys_bits = 40"), "launch.toml line 5: `tdx.phys_bits` is 40, expected 46 to 52; "),
         (
             &format!("{tdx}qemu = \"10.0\""),
