@@ -163,7 +163,11 @@ proptest! {
     fn a_recording_is_read_back_as_it_was_written(text in "\\PC{0,80}", name in "[a-z]{0,6}") {
         struct Says(String);
         impl Host for Says {
-            fn ask(&self, _: &Question) -> Answer { Ok(self.0.clone()) }
+            fn ask(&self, question: &Question) -> Answer {
+                // A host of that name would have it left out of the question as well.
+                let name = matches!(question, Question::File(path) if path.contains("hostname"));
+                if name { Err(Miss::Absent) } else { Ok(self.0.clone()) }
+            }
         }
         let recorder = Recorder::new(Says(text));
         let question = Question::File(format!("/{name}"));
