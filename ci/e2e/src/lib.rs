@@ -27,6 +27,7 @@ pub const DEADLINE: Duration = Duration::from_secs(420);
 pub const MODEL: &str = "all-minilm-l6-v2";
 
 /// Everything a story needs, made by `cargo xtask test`.
+#[derive(Debug, Clone)]
 pub struct Stage {
     out: PathBuf,
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use builder::artifacts::names;
 use e2e::{DEADLINE, Stage, alone, connect, now, tamper};
 use launcher::foretell::Foretold;
-use launcher::keep::{self, Ask, Plan, Reply, Signal, Status, Step};
+use launcher::keep::{self, Ask, Plan, Reply, Settle, Signal, Status, Step};
 use launcher::settings::Fragment;
 use launcher::{Event, Guest, HostDirs, LaunchError, Settings, State};
 use protocol::control::Service;
@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The stage's machine, or the same with the image of another folder.
+#[derive(Clone)]
 struct Story {
     stage: Stage,
     fragment: Fragment,
@@ -27,9 +28,12 @@ impl Story {
 }
 
 impl Plan for Story {
-    fn settle(&mut self, image: Option<&Path>) -> Result<Settings, LaunchError> {
-        let settled = self.foretold(image).map(|(settings, _)| settings);
-        settled.map_err(|e| LaunchError::Unprepared { reason: format!("{e:#}") })
+    fn settle(&self, image: Option<&Path>) -> Settle {
+        let (story, image) = (self.clone(), image.map(Path::to_owned));
+        Box::new(move || {
+            let settled = story.foretold(image.as_deref()).map(|(settings, _)| settings);
+            settled.map_err(|e| LaunchError::Unprepared { reason: format!("{e:#}") })
+        })
     }
 
     fn starts(&mut self, _: &Settings) -> Result<(), LaunchError> {

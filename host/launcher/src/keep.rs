@@ -9,8 +9,8 @@
 //!            '-- drained, stopped --> end
 //! ```
 //! One thread decides everything; the machine's events, what people ask over the [`desk`] and the signals of the process come to
-//! it through one channel, in order. An upgrade changes nothing until the new settings are whole, and is remembered only once
-//! the new machine serves.
+//! it through one channel, in order. An upgrade changes nothing until the new settings are whole, which is found out on a thread of
+//! its own, so that everybody is answered meanwhile; it is remembered only once the new machine serves.
 //!
 //! Deliberately absent: deciding whether a release may be run (the [`Plan`] does), and the network.
 
@@ -30,6 +30,7 @@ use crate::preflight::HostDirs;
 use crate::settings::{Restart, Settings};
 use desk::Desk;
 use record::Record;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -40,9 +41,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What a keeper does not decide: what is to be started, and what the world is told.
 pub trait Plan {
-    /// Settings of the machine, with this image in the place of what they name if one is given. Whatever makes a release
-    /// unfit to be started is an error.
-    fn settle(&mut self, image: Option<&Path>) -> Result<Settings, LaunchError>;
+    /// Finds out the settings of the machine, with this image in the place of what they name if one is given. Whatever makes a
+    /// release unfit to be started is an error. May take its time: it is run beside a machine that lives.
+    fn settle(&self, image: Option<&Path>) -> Settle;
     /// A machine with these settings is about to be started.
     fn starts(&mut self, settings: &Settings) -> Result<(), LaunchError>;
     /// A machine was started.
@@ -57,6 +58,9 @@ pub trait Plan {
     fn say(&mut self, words: &str);
 }
 
+/// Work that ends in settings.
+pub type Settle = Box<dyn FnOnce() -> Result<Settings, LaunchError> + Send>;
+
 /// What comes to a keeper.
 #[derive(Debug)]
 pub enum Signal {
@@ -64,6 +68,8 @@ pub enum Signal {
     Machine(u64, Event),
     /// Somebody asks.
     Ask(Ask, Sender<Reply>),
+    /// Settings of an upgrade are found out.
+    Settled(Box<Result<Settings, LaunchError>>),
     /// The process is told to end: drain, and at the second time stop.
     Told,
 }
@@ -105,7 +111,7 @@ pub fn keep(
     host: &HostDirs,
     signals: (Sender<Signal>, Receiver<Signal>),
 ) -> Result<(), LaunchError> {
-    let chosen = Chosen { image: None, settings: plan.settle(None)? };
+    let chosen = Chosen { image: None, settings: plan.settle(None)()? };
     let record = Record::open(&chosen.settings.work_dir)?;
     let (sender, inbox) = signals;
     let desk = Desk::open(sender.clone())?;
@@ -117,6 +123,7 @@ pub fn keep(
         inbox,
         backoff: Backoff::new(chosen.settings.life.attempts),
         chosen,
+        foretold: None,
         trial: None,
         waiting: Vec::new(),
         number: 0,
@@ -125,6 +132,7 @@ pub fn keep(
     keeper.record.control(desk.socket());
     let result = keeper.run();
     keeper.record.step(if result.is_ok() { Step::Stopped } else { Step::Failed });
+    keeper.drop_upgrade();
     if let Some(trial) = keeper.trial.take() {
         trial.end("the launcher was told to end before the new machine served");
     }
@@ -146,6 +154,8 @@ struct Keeper<'k> {
     inbox: Receiver<Signal>,
     backoff: Backoff,
     chosen: Chosen,
+    /// The image of an upgrade whose settings are being found out, and who waits for it.
+    foretold: Option<(PathBuf, Sender<Reply>)>,
     trial: Option<Trial>,
     /// Who waits for the end.
     waiting: Vec<Sender<Reply>>,
@@ -164,10 +174,7 @@ impl Keeper<'_> {
             }
             match (wanted, outcome) {
                 (Wanted::End, _) => return Ok(()),
-                (Wanted::Exchange(new, reply), _) => {
-                    let before = std::mem::replace(&mut self.chosen, *new);
-                    self.trial = Some(Trial::Proving { before, reply });
-                }
+                (Wanted::Exchange(new, reply), _) => self.prove(*new, reply),
                 (Wanted::Nothing, outcome) => {
                     if !self.unasked(outcome)? {
                         return Ok(());
@@ -175,6 +182,12 @@ impl Keeper<'_> {
                 }
             }
         }
+    }
+
+    /// The next machine is another one, which has to serve.
+    fn prove(&mut self, new: Chosen, reply: Sender<Reply>) {
+        let before = std::mem::replace(&mut self.chosen, new);
+        self.trial = Some(Trial::Proving { before, reply });
     }
 
     /// After an end that nobody asked for: whether to go on.
@@ -267,8 +280,7 @@ impl Keeper<'_> {
             Signal::Machine(..) => {}
             Signal::Told => {
                 let now = std::mem::replace(&mut self.told, true);
-                self.end(guest, now);
-                *wanted = Wanted::End;
+                self.finish(guest, now, wanted);
             }
             Signal::Ask(Ask::Status, reply) => {
                 let health = guest.and_then(Guest::health);
@@ -276,11 +288,18 @@ impl Keeper<'_> {
             }
             Signal::Ask(Ask::Stop { now }, reply) => {
                 self.waiting.push(reply);
-                self.end(guest, now);
-                *wanted = Wanted::End;
+                self.finish(guest, now, wanted);
             }
-            Signal::Ask(Ask::Upgrade { image }, reply) => self.exchange(&image, reply, guest, wanted),
+            Signal::Ask(Ask::Upgrade { image }, reply) => self.foretell(image, reply, wanted),
+            Signal::Settled(result) => self.exchange(*result, guest, wanted),
         }
+    }
+
+    /// Ends the machine for good.
+    fn finish(&mut self, guest: Option<&Guest>, now: bool, wanted: &mut Wanted) {
+        self.drop_upgrade();
+        self.end(guest, now);
+        *wanted = Wanted::End;
     }
 
     fn end(&mut self, guest: Option<&Guest>, now: bool) {
@@ -294,23 +313,62 @@ impl Keeper<'_> {
         }
     }
 
-    /// Starts an upgrade, if its settings are whole and nothing else is under way.
-    fn exchange(&mut self, image: &Path, reply: Sender<Reply>, guest: Option<&Guest>, wanted: &mut Wanted) {
-        let refuse = |reason: String| drop(reply.send(Reply::Refused { reason }));
-        if self.trial.is_some() || !matches!(wanted, Wanted::Nothing) {
-            return refuse("another upgrade or an end is under way; ask again when it is over".into());
+    /// Begins an upgrade, if nothing else is under way: its settings are found out while the machine runs on.
+    fn foretell(&mut self, image: PathBuf, reply: Sender<Reply>, wanted: &Wanted) {
+        if self.foretold.is_some() || self.trial.is_some() || !matches!(wanted, Wanted::Nothing) {
+            let reason = "another upgrade or an end is under way; ask again when it is over".into();
+            return drop(reply.send(Reply::Refused { reason }));
         }
-        match self.plan.settle(Some(image)) {
-            Err(error) => refuse(format!("{error}; the machine runs on unchanged")),
+        let (settle, sender) = (self.plan.settle(Some(&image)), self.sender.clone());
+        let work = move || {
+            // A panic must not leave whoever asked waiting for ever.
+            let result = std::panic::catch_unwind(AssertUnwindSafe(settle)).unwrap_or_else(|_| {
+                let reason = "the new machine could not be foretold; report this as a defect".into();
+                Err(LaunchError::Unprepared { reason })
+            });
+            // A keeper that is gone has refused the upgrade.
+            let _ = sender.send(Signal::Settled(Box::new(result)));
+        };
+        self.foretold = Some((image, reply));
+        if let Err(error) = std::thread::Builder::new().name("settle".into()).spawn(work) {
+            self.refuse_upgrade(&format!(
+                "no thread to foretell it ({error}); the machine runs on unchanged"
+            ));
+        }
+    }
+
+    /// Goes on with an upgrade, if its settings are whole.
+    fn exchange(
+        &mut self,
+        result: Result<Settings, LaunchError>,
+        guest: Option<&Guest>,
+        wanted: &mut Wanted,
+    ) {
+        match result {
+            Err(error) => self.refuse_upgrade(&format!("{error}; the machine runs on unchanged")),
             Ok(settings) if settings.work_dir != self.chosen.settings.work_dir => {
-                refuse("the settings name another work folder now; the machine runs on unchanged".into());
+                self.refuse_upgrade(
+                    "the settings name another work folder now; the machine runs on unchanged",
+                );
             }
+            // One that was refused meanwhile has no taker.
             Ok(settings) => {
+                let Some((image, reply)) = self.foretold.take() else { return };
                 self.plan.say(&format!("upgrade to {}", image.display()));
                 self.end(guest, false);
-                let chosen = Chosen { image: Some(image.into()), settings };
-                *wanted = Wanted::Exchange(Box::new(chosen), reply);
+                *wanted = Wanted::Exchange(Box::new(Chosen { image: Some(image), settings }), reply);
             }
+        }
+    }
+
+    fn drop_upgrade(&mut self) {
+        self.refuse_upgrade("the launcher was told to end before the new machine was foretold");
+    }
+
+    fn refuse_upgrade(&mut self, why: &str) {
+        if let Some((_, reply)) = self.foretold.take() {
+            // Whoever asked may be gone.
+            let _ = reply.send(Reply::Refused { reason: why.into() });
         }
     }
 
@@ -375,8 +433,7 @@ impl Keeper<'_> {
                 Wanted::Nothing => {}
                 Wanted::End => return false,
                 Wanted::Exchange(new, reply) => {
-                    let before = std::mem::replace(&mut self.chosen, *new);
-                    self.trial = Some(Trial::Proving { before, reply });
+                    self.prove(*new, reply);
                     return true;
                 }
             }

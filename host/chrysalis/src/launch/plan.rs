@@ -7,26 +7,32 @@ use crate::trust::{PREDICTION_FILE, REFERENCE_FILE, RUN_FILE, Run};
 use anyhow::{Context, Result};
 use builder::{Checkout, Tools};
 use launcher::foretell::{Foretold, foretell};
-use launcher::keep::Plan;
+use launcher::keep::{Plan, Settle};
 use launcher::machine::Platform;
 use launcher::{Event, Guest, LaunchError, Settings, What};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Name of the settings file in a run folder that says which image an upgrade chose.
 pub const UPGRADED: &str = "upgraded.toml";
 
 /// The plan of one `launch`.
 pub struct LaunchPlan {
-    args: Args,
     json: bool,
+    shared: Arc<Shared>,
+}
+
+/// What a thread that foretells a machine has in common with the one that keeps it.
+struct Shared {
+    args: Args,
     source: Option<Source>,
     /// Opened when the first machine needs it.
-    tools: Option<Programs>,
+    tools: OnceLock<Programs>,
     /// By kernel image: an upgrade that fails goes back to the one before.
-    foretold: BTreeMap<PathBuf, Foretold>,
+    foretold: Mutex<BTreeMap<PathBuf, Foretold>>,
 }
 
 /// Where QEMU and its like come from.
@@ -69,23 +75,8 @@ impl LaunchPlan {
     /// Of these options; nothing but the publication's settings is read yet.
     pub fn new(args: Args, json: bool) -> Result<Self> {
         let source = args.published.source()?;
-        Ok(LaunchPlan { args, json, source, tools: None, foretold: BTreeMap::new() })
-    }
-
-    fn prepare(&mut self, image: Option<&Path>) -> Result<Settings> {
-        let settings = self.args.fragment(image)?.settle()?;
-        if self.tools.is_none() {
-            self.tools = Some(Programs::open(&settings)?);
-        }
-        let tools = self.tools.clone().unwrap_or(Programs::Host);
-        let foretold = foretell(&settings, &|path| tools.path(path))?;
-        if let Some(source) = &self.source {
-            let release = source.covers_machine(&settings, &foretold, &|path| tools.path(path))?;
-            eprintln!("  published: {release}");
-        }
-        words::foretold(&foretold);
-        self.foretold.insert(settings.image.uki.clone(), foretold);
-        Ok(settings)
+        let shared = Shared { args, source, tools: OnceLock::new(), foretold: Mutex::default() };
+        Ok(LaunchPlan { json, shared: Arc::new(shared) })
     }
 
     fn write_run(&self, guest: &Guest, settings: &Settings) -> Result<()> {
@@ -102,13 +93,43 @@ impl LaunchPlan {
     }
 }
 
+impl Shared {
+    fn prepare(&self, image: Option<&Path>) -> Result<Settings> {
+        let settings = self.args.fragment(image)?.settle()?;
+        if self.tools.get().is_none() {
+            // Whoever was quicker opened the same.
+            let _ = self.tools.set(Programs::open(&settings)?);
+        }
+        let tools = self.tools();
+        let foretold = foretell(&settings, &|path| tools.path(path))?;
+        if let Some(source) = &self.source {
+            let release = source.covers_machine(&settings, &foretold, &|path| tools.path(path))?;
+            eprintln!("  published: {release}");
+        }
+        words::foretold(&foretold);
+        self.foretold().insert(settings.image.uki.clone(), foretold);
+        Ok(settings)
+    }
+
+    fn tools(&self) -> Programs {
+        self.tools.get().cloned().unwrap_or(Programs::Host)
+    }
+
+    fn foretold(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Foretold>> {
+        // An insert that panicked leaves a map that is whole.
+        self.foretold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Plan for LaunchPlan {
-    fn settle(&mut self, image: Option<&Path>) -> Result<Settings, LaunchError> {
-        self.prepare(image).map_err(unprepared)
+    fn settle(&self, image: Option<&Path>) -> Settle {
+        let (shared, image) = (Arc::clone(&self.shared), image.map(Path::to_owned));
+        Box::new(move || shared.prepare(image.as_deref()).map_err(unprepared))
     }
 
     fn starts(&mut self, settings: &Settings) -> Result<(), LaunchError> {
-        let Some(foretold) = self.foretold.get(&settings.image.uki) else { return Ok(()) };
+        let foretold = self.shared.foretold();
+        let Some(foretold) = foretold.get(&settings.image.uki) else { return Ok(()) };
         let dir = &settings.work_dir;
         let reference = foretold.reference(&settings.static_config);
         let written = write_json(&dir.join(REFERENCE_FILE), &reference)
@@ -136,7 +157,7 @@ impl Plan for LaunchPlan {
     }
 
     fn adopt(&mut self, image: &Path) -> Result<(), LaunchError> {
-        let path = self.args.run.join(UPGRADED);
+        let path = self.shared.args.run.join(UPGRADED);
         let image = std::path::absolute(image).map_err(|e| unprepared(e.into()))?;
         let text = format!(
             "# Written by `chrysalis machine upgrade`: lies over the settings files. Remove it to go back to what they name.\n\
@@ -149,7 +170,7 @@ impl Plan for LaunchPlan {
     }
 
     fn tools(&self) -> Box<dyn Fn(&str) -> Command + Send> {
-        let tools = self.tools.clone().unwrap_or(Programs::Host);
+        let tools = self.shared.tools();
         Box::new(move |name| tools.command(name))
     }
 

@@ -7,6 +7,7 @@ use crate::life::play::{LONG, PRELUDE, SERVE, TPM};
 use crate::machine::{After, PciAddress, Placement, Platform, QuoteService, TrustDomain};
 use crate::settings::{Firmware, Image, Life};
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
@@ -21,24 +22,37 @@ struct Staged {
     adopted: Arc<Mutex<Vec<PathBuf>>>,
     starts: Arc<Mutex<Vec<String>>>,
     script: Arc<Script>,
-    present: String,
+    gate: Arc<Gate>,
 }
 
 impl Plan for Staged {
-    fn settle(&mut self, image: Option<&Path>) -> Result<Settings, LaunchError> {
-        self.present = image.map_or("old".into(), |path| path.display().to_string());
-        if self.present == "unpublished" {
-            return Err(LaunchError::Unprepared { reason: "no accepted release has it".into() });
-        }
-        Ok(Settings {
-            platform: self.platform.clone(),
-            image: Image { uki: format!("{}/uki", self.present).into(), disk: None },
-            firmware: Firmware { code: "/code".into(), vars: None },
-            placement: Placement::default(),
-            life: self.life,
-            listen: "127.0.0.1:1".parse().unwrap(),
-            work_dir: self.dir.join("run"),
-            ..crate::samples::settings()
+    fn settle(&self, image: Option<&Path>) -> Settle {
+        let present = image.map_or("old".into(), |path| path.display().to_string());
+        let (gate, platform, life, dir) =
+            (Arc::clone(&self.gate), self.platform.clone(), self.life, self.dir.join("run"));
+        Box::new(move || {
+            match present.as_str() {
+                "unpublished" => {
+                    return Err(LaunchError::Unprepared { reason: "no accepted release has it".into() });
+                }
+                // Until a test lets it go.
+                "slow" => {
+                    gate.reached.store(true, Ordering::SeqCst);
+                    drop(gate.shut.lock().unwrap());
+                }
+                "panics" => panic!("made to panic"),
+                _ => {}
+            }
+            Ok(Settings {
+                platform,
+                image: Image { uki: format!("{present}/uki").into(), disk: None },
+                firmware: Firmware { code: "/code".into(), vars: None },
+                placement: Placement::default(),
+                life,
+                listen: "127.0.0.1:1".parse().unwrap(),
+                work_dir: dir,
+                ..crate::samples::settings()
+            })
         })
     }
 
@@ -64,7 +78,7 @@ impl Plan for Staged {
             let mut command = Command::new("sh");
             // The image is the last word that QEMU is told.
             let dispatch = |script: &Script| {
-                let cases: String = ["old", "new", "bad"]
+                let cases: String = ["old", "new", "bad", "slow"]
                     .map(|image| format!("*/{image}/uki|{image}/uki) {} ;;\n", script(image)))
                     .concat();
                 format!(
@@ -86,12 +100,20 @@ impl Plan for Staged {
     }
 }
 
+/// Where the foretelling of `slow` stops for as long as a test holds the lock.
+#[derive(Default)]
+struct Gate {
+    shut: Mutex<()>,
+    reached: AtomicBool,
+}
+
 /// A keeper that runs in a thread of its own.
 struct Kept {
     dir: TempDir,
     sender: Sender<Signal>,
     adopted: Arc<Mutex<Vec<PathBuf>>>,
     starts: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Gate>,
     thread: Option<JoinHandle<Result<(), LaunchError>>>,
 }
 
@@ -107,7 +129,7 @@ impl Kept {
         life: Life,
         script: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Self {
-        let (adopted, starts) = (Arc::default(), Arc::default());
+        let (adopted, starts, gate) = (Arc::default(), Arc::default(), Arc::default());
         let mut plan = Staged {
             dir: dir.path().into(),
             life,
@@ -115,12 +137,12 @@ impl Kept {
             adopted: Arc::clone(&adopted),
             starts: Arc::clone(&starts),
             script: Arc::new(script),
-            present: String::new(),
+            gate: Arc::clone(&gate),
         };
         let (sender, inbox) = signals();
         let ours = sender.clone();
         let thread = std::thread::spawn(move || keep(&mut plan, &host, (ours, inbox)));
-        Kept { dir, sender, adopted, starts, thread: Some(thread) }
+        Kept { dir, sender, adopted, starts, gate, thread: Some(thread) }
     }
 
     fn run(&self) -> PathBuf {
@@ -276,6 +298,68 @@ fn an_upgrade_that_may_not_run_changes_nothing() {
     kept.end().unwrap();
 }
 
+/// Asks for an upgrade from another thread, as somebody who waits.
+fn asked(kept: &Kept, image: &'static str) -> JoinHandle<Reply> {
+    let socket = kept.status().control;
+    std::thread::spawn(move || ask(&socket, &Ask::Upgrade { image: image.into() }).unwrap())
+}
+
+/// Waits until `slow` is being foretold.
+fn under_way(kept: &Kept) {
+    let until = Instant::now() + LONG;
+    while !kept.gate.reached.load(Ordering::SeqCst) {
+        assert!(Instant::now() < until, "never under way");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let Reply::Refused { reason } = kept.upgrade("new") else { panic!("not refused") };
+    assert!(reason.contains("another upgrade"), "{reason}");
+}
+
+#[test]
+fn status_and_stop_are_answered_while_an_upgrade_is_foretold() {
+    let mut kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    let gate = Arc::clone(&kept.gate);
+    let shut = gate.shut.lock().unwrap();
+    let upgrade = asked(&kept, "slow");
+    under_way(&kept);
+    let status = kept.status();
+    assert_eq!((status.step, status.image.as_path()), (Step::Machine(State::Serving), Path::new("old")));
+    assert_eq!(kept.ask(&Ask::Stop { now: false }), Reply::Done);
+    let Reply::Refused { reason } = upgrade.join().unwrap() else { panic!("not refused") };
+    assert!(reason.contains("told to end before the new machine was foretold"), "{reason}");
+    kept.over().unwrap();
+    drop(shut);
+    assert_eq!(*kept.starts.lock().unwrap(), ["old"]);
+}
+
+#[test]
+fn an_upgrade_that_was_long_foretold_goes_on_once_it_is() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    let gate = Arc::clone(&kept.gate);
+    let shut = gate.shut.lock().unwrap();
+    let upgrade = asked(&kept, "slow");
+    under_way(&kept);
+    drop(shut);
+    assert_eq!(upgrade.join().unwrap(), Reply::Done);
+    assert_eq!(kept.serving().image, Path::new("slow"));
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
+#[test]
+fn an_upgrade_whose_foretelling_panics_is_refused_and_the_machine_serves_on() {
+    let kept = Kept::start(life(Restart::Never, 1), serve);
+    kept.serving();
+    let Reply::Refused { reason } = kept.upgrade("panics") else { panic!("not refused") };
+    assert!(reason.contains("report this as a defect"), "{reason}");
+    assert_eq!(kept.serving().starts, 1);
+    assert_eq!(kept.upgrade("new"), Reply::Done);
+    kept.sender.send(Signal::Told).unwrap();
+    kept.end().unwrap();
+}
+
 #[test]
 fn two_keepers_of_one_folder_are_refused_and_the_first_is_undisturbed() {
     let kept = Kept::start(life(Restart::Never, 1), serve);
@@ -287,7 +371,7 @@ fn two_keepers_of_one_folder_are_refused_and_the_first_is_undisturbed() {
         adopted: Arc::default(),
         starts: Arc::default(),
         script: Arc::new(serve),
-        present: String::new(),
+        gate: Arc::default(),
     };
     let error = keep(&mut second, &HostDirs::default(), signals()).unwrap_err().to_string();
     assert!(error.contains("is in use by another guest"), "{error}");

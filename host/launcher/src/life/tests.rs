@@ -193,7 +193,10 @@ fn a_tpm_that_does_not_start_is_quoted() {
 fn dropping_a_guest_kills_it() {
     let play = Play::new("exec sleep 60");
     let guest = play.launch();
-    while !play.dir.path().join("run/pid").exists() {
+    // The file is there before the number is in it.
+    let told =
+        || std::fs::read_to_string(play.dir.path().join("run/pid")).is_ok_and(|pid| pid.ends_with('\n'));
+    while !told() {
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(guest);
