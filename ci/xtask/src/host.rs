@@ -62,15 +62,7 @@ fn running_as_root() -> Result<bool> {
     Ok(uid.split_whitespace().nth(1) == Some("0"))
 }
 
-/// The tools root with this host's certificate store, so that downloads from inside it work wherever the host's do.
+/// The tools root with this host's certificate store and resolver.
 pub fn online(tools: &builder::Tools) -> builder::Tools {
-    let store = Path::new("/etc/ssl/certs/ca-certificates.crt");
-    let resolver = Path::new("/etc/resolv.conf");
-    let mut tools = tools.clone();
-    for file in [store, resolver] {
-        if file.is_file() {
-            tools = tools.bind(file, file);
-        }
-    }
-    tools
+    tools.online()
 }

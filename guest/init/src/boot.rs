@@ -1,7 +1,7 @@
 //! `boot`: every step in order, each with a name under which its failure is reported.
 
 use crate::failure::{self, Step};
-use crate::{configured, daemon, entropy, handoff, models, network, port};
+use crate::{configured, daemon, drivers, entropy, handoff, lockdown, models, network, port};
 use anyhow::{Context, Result};
 use attest::rtmr::{self, Measurer};
 use protocol::Digest384;
@@ -48,6 +48,10 @@ fn gate(step: &mut Step) -> Result<()> {
     load_modules()?;
     mount_once("securityfs", "/sys/kernel/security")?;
     mount_once("configfs", "/sys/kernel/config")?;
+    step.enter("gpu-modules");
+    drivers::bring_up()?;
+    step.enter("lockdown");
+    lockdown::raise(Path::new(lockdown::FILE))?;
     step.enter("handoff");
     let places = Places::default();
     let handoff = handoff::read(&places)?;

@@ -1,8 +1,8 @@
 //! The first service of the guest: the gate that a daemon starts behind.
 //!
 //! ```text
-//! chrysalis-init boot      entropy -> modules -> handoff -> quote shows MRCONFIGID -> network -> models
-//!                          -> RTMR3 sealed -> configuration and files left for the daemon -> module loading locked
+//! chrysalis-init boot      entropy -> modules -> GPU driver, if the image has one -> lockdown -> handoff
+//!                          -> quote shows MRCONFIGID -> network -> models -> RTMR3 sealed -> configuration and files left for the daemon -> module loading locked
 //! chrysalis-init daemon    becomes the daemon of the measured role
 //! chrysalis-init announce  the daemon answers: tell the host, then pass on what the daemon says of its peers, tell health and
 //!                          drain when ordered to
@@ -19,9 +19,11 @@ mod boot;
 mod configured;
 mod control;
 mod daemon;
+mod drivers;
 mod entropy;
 mod failure;
 mod handoff;
+mod lockdown;
 mod models;
 mod netlink;
 mod network;

@@ -3,6 +3,7 @@
 use crate::output::{Outcome, facts};
 use anyhow::{Context, Result};
 use builder::kit::{self, Kit, What};
+use builder::lock::Changes;
 use builder::{Artifacts, Checkout, Profile, Progress, Thoroughness};
 use serde_json::json;
 use std::path::PathBuf;
@@ -12,13 +13,13 @@ use std::path::PathBuf;
 pub enum Command {
     /// Build the artifacts of a profile and write `artifacts.json`.
     Build {
-        /// `worker` (as released) or `debug` (adds the simulated platform).
+        /// `worker`, `proxy`, `worker-gpu` (adds NVIDIA's driver), `debug` (adds the simulated platform) or `debug-gpu`.
         #[arg(long, default_value = "worker")]
         profile: Profile,
     },
     /// Build twice in different surroundings and compare byte by byte.
     Prove {
-        /// `worker` or `debug`.
+        /// As for `build`.
         #[arg(long, default_value = "worker")]
         profile: Profile,
         /// Compile the guest's programs twice as well, into fresh folders (takes long).
@@ -28,7 +29,7 @@ pub enum Command {
     /// Move a package lock on purpose, and show what changed.
     Lock {
         /// `packages` (the image), `tools` and `toolchain` (what builds it), `reference` (what the engine is compared with),
-        /// `nix` (what tests the flake) or `peers` (what the proxy is measured against).
+        /// `nix` (what tests the flake), `peers` (what the proxy is measured against) or `gpu` (NVIDIA's driver and libraries).
         which: Which,
     },
     /// Make the source kit of a commit: everything that a rebuild needs, in one folder addressed by content.
@@ -71,6 +72,8 @@ pub enum Which {
     Nix,
     /// `ci/bench/packages.lock`.
     Peers,
+    /// `image/gpu.lock`.
+    Gpu,
 }
 
 /// Runs a subcommand.
@@ -115,8 +118,12 @@ fn lock(which: Which, json: bool) -> Result<Outcome> {
         Which::Toolchain => return lock_toolchain(&checkout, json),
         Which::Nix => builder::lock::Kind::Nix,
         Which::Peers => builder::lock::Kind::Peers,
+        Which::Gpu => return print_changes(builder::gpu::update(&checkout, &mut show), json),
     };
-    let changes = builder::lock::update(&checkout, kind, &mut show);
+    print_changes(builder::lock::update(&checkout, kind, &mut show), json)
+}
+
+fn print_changes(changes: Result<Changes>, json: bool) -> Result<Outcome> {
     let changes = changes.context("the lock was left as it was")?;
     facts(json, &changes, || changes.to_string())?;
     Ok(Outcome::Fine)

@@ -4,6 +4,7 @@
 //! kernel linux-image-cloud-amd64            # metapackage whose kernel goes into the UKI
 //! module initrd erofs                       # loaded before the root is mounted, dependencies first
 //! module root virtio_net                    # loaded by init, before modules are locked
+//! module gpu nvidia                         # the same, as long as there is a GPU (image/gpu.allow)
 //! dir /proc                                 # an empty folder
 //! package systemd
 //!   /usr/lib/systemd/systemd                # PID 1
@@ -35,6 +36,8 @@ pub enum Stage {
     Initrd,
     /// By `init`, from the verified root.
     Root,
+    /// By `init`, after those; the first that finds no GPU ends the loading of the rest.
+    Gpu,
 }
 
 /// One allowed file or pattern.
@@ -58,6 +61,15 @@ impl AllowList {
 
     /// Parses the list's text.
     pub fn parse(text: &str) -> Result<Self> {
+        let list = AllowList::parse_more(text)?;
+        if list.kernel.is_empty() {
+            bail!("no `kernel` line");
+        }
+        Ok(list)
+    }
+
+    /// Parses a list that adds to another one: it need not name a kernel.
+    pub(crate) fn parse_more(text: &str) -> Result<Self> {
         let mut list = AllowList { kernel: String::new(), modules: vec![], dirs: vec![], files: vec![] };
         let mut package: Option<String> = None;
         for (i, line) in text.lines().enumerate() {
@@ -75,6 +87,7 @@ impl AllowList {
                 (["kernel", name], _) => list.kernel = (*name).into(),
                 (["module", "initrd", name], _) => list.modules.push((Stage::Initrd, (*name).into())),
                 (["module", "root", name], _) => list.modules.push((Stage::Root, (*name).into())),
+                (["module", "gpu", name], _) => list.modules.push((Stage::Gpu, (*name).into())),
                 (["dir", path], _) if path.starts_with('/') => list.dirs.push((*path).into()),
                 ([path], Some(owner)) if path.starts_with('/') && !path.contains("..") => {
                     let entry =
@@ -87,10 +100,19 @@ impl AllowList {
                 ),
             }
         }
-        if list.kernel.is_empty() {
-            bail!("no `kernel` line");
-        }
         Ok(list)
+    }
+
+    /// This list and what another one adds; two kernels are refused.
+    pub(crate) fn with(&self, more: &AllowList) -> Result<Self> {
+        if !more.kernel.is_empty() {
+            bail!("a second `kernel` line: `{}`; one image has one kernel", more.kernel);
+        }
+        let mut all = self.clone();
+        all.modules.extend(more.modules.iter().cloned());
+        all.dirs.extend(more.dirs.iter().cloned());
+        all.files.extend(more.files.iter().cloned());
+        Ok(all)
     }
 
     /// Names of the packages that own something, sorted, each once.
@@ -119,6 +141,17 @@ mod tests {
     fn an_entry_without_a_reason_is_refused_with_its_line() {
         let error = AllowList::parse("kernel k # why\npackage a\n  /x\n").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("reason"), "{error}");
+    }
+
+    #[test]
+    fn a_list_that_adds_to_another_brings_no_kernel_of_its_own() {
+        let list = AllowList::parse("kernel k # r\nmodule root a # r\n").unwrap();
+        let more = AllowList::parse_more("module gpu b # r\npackage p\n /x # r\n").unwrap();
+        let all = list.with(&more).unwrap();
+        assert_eq!(all.modules, [(Stage::Root, "a".into()), (Stage::Gpu, "b".into())]);
+        assert_eq!(all.packages().collect::<Vec<_>>(), ["p"]);
+        assert!(AllowList::parse("module gpu b # r\n").is_err());
+        assert!(list.with(&list).unwrap_err().to_string().contains("one kernel"));
     }
 
     #[test]

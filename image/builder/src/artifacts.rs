@@ -13,17 +13,48 @@ pub enum Profile {
     Worker,
     /// The proxy, as released.
     Proxy,
+    /// The worker with NVIDIA's driver and a daemon that computes on a GPU.
+    WorkerGpu,
     /// Worker, proxy and the simulated platform: development and tests only.
     Debug,
+    /// What `Debug` is, with everything that `WorkerGpu` adds.
+    DebugGpu,
 }
 
 impl Profile {
-    /// `worker`, `proxy` or `debug`.
+    /// Every profile.
+    pub const ALL: [Profile; 5] =
+        [Profile::Worker, Profile::Proxy, Profile::WorkerGpu, Profile::Debug, Profile::DebugGpu];
+
+    /// Its name, such as `worker-gpu`; also that of its folder under `out` and of its own mkosi profile.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Worker => "worker",
             Profile::Proxy => "proxy",
+            Profile::WorkerGpu => "worker-gpu",
             Profile::Debug => "debug",
+            Profile::DebugGpu => "debug-gpu",
+        }
+    }
+
+    /// True where the simulated platform is inside: never a release.
+    pub fn simulated(self) -> bool {
+        matches!(self, Profile::Debug | Profile::DebugGpu)
+    }
+
+    /// True where NVIDIA's driver is inside.
+    pub fn gpu(self) -> bool {
+        matches!(self, Profile::WorkerGpu | Profile::DebugGpu)
+    }
+
+    /// Folders of `image/mkosi.profiles` that make it, the later over the earlier.
+    pub(crate) fn mkosi(self) -> &'static [&'static str] {
+        match self {
+            Profile::Worker => &["worker"],
+            Profile::Proxy => &["proxy"],
+            Profile::WorkerGpu => &["gpu", "worker-gpu"],
+            Profile::Debug => &["debug"],
+            Profile::DebugGpu => &["debug", "gpu", "debug-gpu"],
         }
     }
 }
@@ -32,11 +63,12 @@ impl std::str::FromStr for Profile {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "worker" => Ok(Profile::Worker),
-            "proxy" => Ok(Profile::Proxy),
-            "debug" => Ok(Profile::Debug),
-            other => bail!("profile `{other}`: there are `worker`, `proxy` and `debug`"),
+        match Profile::ALL.into_iter().find(|profile| profile.name() == text) {
+            Some(profile) => Ok(profile),
+            None => {
+                let names = Profile::ALL.map(|profile| format!("`{}`", profile.name()));
+                bail!("profile `{text}`: there are {}", names.join(", "))
+            }
         }
     }
 }
@@ -73,6 +105,12 @@ pub struct Artifacts {
     pub packages_lock: String,
     /// SHA-256 of the package lines of `tools.lock`.
     pub tools_lock: String,
+    /// SHA-256 of the lines of `gpu.lock`; `None` where the image has no driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_lock: Option<String>,
+    /// Version of NVIDIA's driver; `None` where the image has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     /// Commit of the source; `None` if the checkout was not clean.
     pub commit: Option<String>,
     /// Hash over everything that went in; equal inputs are not built again.
@@ -175,6 +213,8 @@ impl Artifacts {
             toolchain: text(),
             packages_lock: text(),
             tools_lock: text(),
+            gpu_lock: None,
+            driver: None,
             commit: None,
             inputs,
             files: Vec::new(),

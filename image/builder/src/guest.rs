@@ -42,11 +42,14 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What a profile's root holds besides the first service. A released image holds the daemon of its role alone.
 fn programs(profile: Profile) -> &'static [&'static str] {
     match profile {
-        Profile::Worker => &["chrysalis-worker"],
+        Profile::Worker | Profile::WorkerGpu => &["chrysalis-worker"],
         Profile::Proxy => &["chrysalis-proxy"],
-        Profile::Debug => &["chrysalis-worker", "chrysalis-proxy", "chrysalis-simulator"],
+        Profile::Debug | Profile::DebugGpu => &["chrysalis-worker", "chrysalis-proxy", "chrysalis-simulator"],
     }
 }
+
+/// Features that the GPU profiles' programs are compiled with, beyond the default.
+const GPU_FEATURES: [&str; 0] = [];
 
 /// The Rust toolchain of this host, checked against `rust-toolchain.toml`.
 #[derive(Debug, Clone)]
@@ -171,13 +174,19 @@ impl Workshop {
         build(self.cargo_with(&["-Ctarget-feature=+crt-static", "-Crelocation-model=static"]), &initrd)?;
         // Always all three, whatever the profile: what one of them asks of a shared crate would otherwise decide whether it is
         // compiled anew for the other.
-        say(report, "guest", "compiling init, worker and proxy");
-        build(self.cargo(), &["-p", "init", "-p", "worker", "-p", "proxy", "--bins"])?;
-        if profile == Profile::Debug {
+        let features: &[&str] = if profile.gpu() { &GPU_FEATURES } else { &[] };
+        say(report, "guest", format!("compiling init, worker and proxy {}", features.join(" ")));
+        let mut three = vec!["-p", "init", "-p", "worker", "-p", "proxy", "--bins"];
+        three.extend(features.iter().flat_map(|feature| ["--features", feature]));
+        build(self.cargo(), &three)?;
+        if profile.simulated() {
             say(report, "guest", "compiling simulator");
             build(self.cargo(), &["-p", "simulator", "--bins"])?;
         }
-        let release = self.target.join("release");
+        let release = match profile.gpu() {
+            true => self.set_aside()?,
+            false => self.target.join("release"),
+        };
         let others = programs(profile).iter().map(|name| (*name, release.join(name))).collect();
         let initrd = self.target.join("initrd").join(TARGET).join("release/initrd");
         let binaries = Binaries { initrd, init: release.join("chrysalis-init"), others };
@@ -188,6 +197,20 @@ impl Workshop {
         }
         Ok(binaries)
     }
+
+    /// Copies the programs to a folder of the GPU profiles: the next build of another profile puts its own under the same
+    /// names. (A target folder of their own would compile every crate a second time.)
+    fn set_aside(&self) -> Result<PathBuf> {
+        let (release, aside) = (self.target.join("release"), self.target.join("gpu"));
+        fs::create_dir_all(&aside).with_context(|| format!("{}: can't make", aside.display()))?;
+        for name in ["chrysalis-init", "chrysalis-worker", "chrysalis-proxy", "chrysalis-simulator"] {
+            if release.join(name).is_file() {
+                fs::copy(release.join(name), aside.join(name))
+                    .with_context(|| format!("{}: can't copy {name} there", aside.display()))?;
+            }
+        }
+        Ok(aside)
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +220,7 @@ mod tests {
     #[test]
     fn a_released_image_holds_the_daemon_of_its_role_and_no_simulator() {
         assert_eq!(programs(Profile::Worker), ["chrysalis-worker"]);
+        assert_eq!(programs(Profile::WorkerGpu), ["chrysalis-worker"]);
         assert_eq!(programs(Profile::Proxy), ["chrysalis-proxy"]);
     }
 }

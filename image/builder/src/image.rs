@@ -3,6 +3,7 @@
 use crate::allow::{AllowList, Stage};
 use crate::artifacts::{Profile, names};
 use crate::cpio::{self, Node};
+use crate::gpu::BuiltModule;
 use crate::guest::Binaries;
 use crate::hash;
 use crate::modules::{self, Module};
@@ -40,6 +41,8 @@ pub(crate) struct Job<'a> {
     pub recipe: &'a Path,
     pub allow: &'a AllowList,
     pub packages: &'a [Unpacked],
+    /// Kernel modules that were compiled here.
+    pub built: &'a [BuiltModule],
     /// Seconds since 1970: the clock of the image.
     pub epoch: u64,
     pub binaries: &'a Binaries,
@@ -62,7 +65,7 @@ pub(crate) fn assemble(job: &Job<'_>, out: &Path, report: Report<'_>) -> Result<
     make(job.work)?;
     say(report, "image", "staging the root file system");
     let kernel = rootfs::kernel(job.packages)?;
-    let modules = modules::resolve(&kernel.dir, &job.allow.modules, job.tools)?;
+    let modules = modules::resolve(&kernel.dir, job.built, &job.allow.modules, job.tools)?;
     let staged = job.work.join("root");
     let mut origins = rootfs::stage(&staged, job.allow, job.packages, &modules, job.binaries)?;
     origins.extend(rootfs::stage_kernel(&job.work.join("kernel"), job.packages)?);
@@ -99,7 +102,8 @@ fn recipe(job: &Job<'_>) -> Result<Vec<Origin>> {
         rootfs::copy_tree(&job.recipe.join(tree), &to.join(tree))?;
     }
     let mut origins = Vec::new();
-    for profile in ["".into(), format!("mkosi.profiles/{}/", job.profile.name())] {
+    let profiles = job.profile.mkosi().iter().map(|name| format!("mkosi.profiles/{name}/"));
+    for profile in [String::new()].into_iter().chain(profiles) {
         let extra = format!("{profile}mkosi.extra");
         let dir = to.join(&extra);
         for name in if dir.is_dir() { hash::walk(&dir)? } else { Vec::new() } {
@@ -179,7 +183,7 @@ fn mkosi(job: &Job<'_>) -> Result<()> {
     let tools = job.tools.clone().bind(job.work, Path::new(INSIDE));
     let mut mkosi = tools.command("mkosi");
     let at = |name: &str| format!("{INSIDE}/{name}");
-    mkosi.args(["--directory", &at("recipe"), "--profile", job.profile.name(), "--force"]);
+    mkosi.args(["--directory", &at("recipe"), "--profile", &job.profile.mkosi().join(","), "--force"]);
     mkosi.args([
         "--base-tree",
         &at("root"),
@@ -238,13 +242,13 @@ fn expected(origins: &[Origin]) -> Result<BTreeMap<String, Origin>> {
 /// Only the debug profile may say that simulated peers are believed, and it does.
 fn check_marker(profile: Profile, origins: &[Origin]) -> Result<()> {
     let path = format!("/{}/{}", rootfs::OURS, measure::wire::SIMULATED_MARKER);
-    match (origins.iter().any(|origin| origin.path == path), profile == Profile::Debug) {
+    match (origins.iter().any(|origin| origin.path == path), profile.simulated()) {
         (true, false) => bail!(
             "{path}: in the {} profile; its daemons would take a simulated platform for a real one: remove it",
             profile.name()
         ),
         (false, true) => {
-            bail!("{path}: missing in the debug profile, whose daemons look for it: add it back")
+            bail!("{path}: missing in a debug profile, whose daemons look for it: add it back")
         }
         _ => Ok(()),
     }
@@ -288,11 +292,13 @@ mod tests {
         let text = String::new;
         let path = "/usr/lib/chrysalis/SIMULATED".to_owned();
         let marker = [Origin { path, from: text(), content: text(), reason: text() }];
-        for profile in [Profile::Worker, Profile::Proxy] {
+        for profile in Profile::ALL.into_iter().filter(|profile| !profile.simulated()) {
             assert!(check_marker(profile, &marker).unwrap_err().to_string().contains("remove it"));
             check_marker(profile, &[]).unwrap();
         }
-        check_marker(Profile::Debug, &marker).unwrap();
-        assert!(check_marker(Profile::Debug, &[]).is_err());
+        for profile in [Profile::Debug, Profile::DebugGpu] {
+            check_marker(profile, &marker).unwrap();
+            assert!(check_marker(profile, &[]).is_err());
+        }
     }
 }

@@ -25,6 +25,7 @@ pub mod checkout;
 mod cpio;
 mod diff;
 mod elf;
+pub mod gpu;
 pub mod guest;
 mod hash;
 mod image;

@@ -2,6 +2,7 @@
 
 use crate::allow::Stage;
 use crate::elf;
+use crate::gpu::BuiltModule;
 use crate::tools::{Tools, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -11,9 +12,11 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Module {
     /// File name, such as `dm-mod.ko`.
     pub file: String,
-    /// Path inside the kernel package.
+    /// Where it is from, in words.
     pub origin: String,
-    /// Decompressed, with the signature that the kernel checks.
+    /// True if it was compiled here and carries no signature.
+    pub built: bool,
+    /// Decompressed; with the signature that the kernel checks, unless built here.
     pub bytes: Vec<u8>,
     /// When it is loaded.
     pub stage: Stage,
@@ -22,12 +25,17 @@ pub(crate) struct Module {
 impl Module {
     /// What the manifest says of it.
     pub(crate) fn reason(&self) -> String {
-        format!("kernel module, unpacked from {}", self.origin)
+        format!("kernel module, {}", self.origin)
     }
 }
 
-/// Resolves the wanted modules against an unpacked kernel package.
-pub(crate) fn resolve(kernel: &Path, wanted: &[(Stage, String)], tools: &Tools) -> Result<Vec<Module>> {
+/// Resolves the wanted modules against what was built here and an unpacked kernel package.
+pub(crate) fn resolve(
+    kernel: &Path,
+    built: &[BuiltModule],
+    wanted: &[(Stage, String)],
+    tools: &Tools,
+) -> Result<Vec<Module>> {
     let mut available = BTreeMap::new();
     for name in crate::hash::walk(kernel)? {
         let file = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -37,7 +45,7 @@ pub(crate) fn resolve(kernel: &Path, wanted: &[(Stage, String)], tools: &Tools) 
     }
     let mut wanted = wanted.to_vec();
     wanted.sort_by_key(|(stage, _)| *stage);
-    let mut resolver = Resolver { kernel, available, tools, done: Vec::new(), loaded: Vec::new() };
+    let mut resolver = Resolver { kernel, built, available, tools, done: Vec::new(), loaded: Vec::new() };
     for (stage, name) in &wanted {
         resolver.load(*stage, name, name)?;
     }
@@ -46,6 +54,7 @@ pub(crate) fn resolve(kernel: &Path, wanted: &[(Stage, String)], tools: &Tools) 
 
 struct Resolver<'a> {
     kernel: &'a Path,
+    built: &'a [BuiltModule],
     available: BTreeMap<String, PathBuf>,
     tools: &'a Tools,
     done: Vec<Module>,
@@ -61,21 +70,30 @@ impl Resolver<'_> {
         }
         // Entered before its dependencies: a circle would end here instead of never.
         self.loaded.push(name.clone());
-        let Some(path) = self.available.get(&name).cloned() else {
+        let (file, origin, built, bytes) = self.find(&name, wanted_by)?;
+        let depends = elf::modinfo(&bytes, "depends").with_context(|| format!("{name}: no .modinfo"))?;
+        for dependency in depends.split(',').filter(|d| !d.is_empty()) {
+            self.load(stage, dependency, &name)?;
+        }
+        self.done.push(Module { file, origin, built, bytes, stage });
+        Ok(())
+    }
+
+    /// File name, origin, whether it was built here, and the bytes.
+    fn find(&self, name: &str, wanted_by: &str) -> Result<(String, String, bool, Vec<u8>)> {
+        if let Some(module) = self.built.iter().find(|module| module.name == name) {
+            let origin = "compiled for this kernel, unsigned".to_owned();
+            return Ok((module.file.to_owned(), origin, true, module.bytes.clone()));
+        }
+        let Some(path) = self.available.get(name) else {
             bail!(
                 "module {name} (wanted by {wanted_by}): not in the kernel package; if it is built in, drop its line"
             );
         };
         let mut xz = self.tools.command("xz");
-        let bytes = run("xz", xz.args(["--decompress", "--stdout"]).arg(self.kernel.join(&path)))?;
-        let depends = elf::modinfo(&bytes, "depends").with_context(|| format!("{name}: no .modinfo"))?;
-        for dependency in depends.split(',').filter(|d| !d.is_empty()) {
-            self.load(stage, dependency, &name)?;
-        }
-        let origin = format!("/{}", path.display());
+        let bytes = run("xz", xz.args(["--decompress", "--stdout"]).arg(self.kernel.join(path)))?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.done.push(Module { file, origin, bytes, stage });
-        Ok(())
+        Ok((file, format!("unpacked from /{}", path.display()), false, bytes))
     }
 }
 

@@ -220,14 +220,16 @@ fn in_surroundings(
                 (workshop.compile(profile, report)?, workshop.toolchain().version.clone())
             }
         };
-        let (work, unpacked) = (folder.join("work"), folder.join("unpacked"));
-        let recipe = Recipe::load(checkout, profile)?.lock(report)?;
+        let (work, unpacked, modules) =
+            (folder.join("work"), folder.join("unpacked"), folder.join("modules"));
+        let recipe = Recipe::load(checkout, profile)?.lock(&tools, report)?;
         let stand = Stand {
             tools: &tools,
             toolchain: &toolchain,
             binaries: &binaries,
             work: &work,
             unpacked: &unpacked,
+            modules: &modules,
         };
         recipe.assemble(&stand, &folder.join("artifacts"), report)
     })();

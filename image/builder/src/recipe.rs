@@ -3,6 +3,7 @@
 use crate::allow::AllowList;
 use crate::artifacts::{Artifacts, Profile};
 use crate::checkout::{Checkout, exclusive};
+use crate::gpu::{Gpu, Parts, Places};
 use crate::guest::{Binaries, Workshop};
 use crate::hash;
 use crate::image::{self, Job};
@@ -26,6 +27,8 @@ pub struct Unlocked(());
 #[derive(Debug)]
 pub struct Locked {
     lock: Lock,
+    // In a GPU profile alone.
+    gpu: Option<Gpu>,
 }
 
 /// What an image is to be made of. Building needs a `Recipe<Locked>`.
@@ -44,12 +47,17 @@ impl Recipe<Unlocked> {
         Ok(Recipe { checkout: checkout.clone(), profile, allow, state: Unlocked(()) })
     }
 
-    /// Fixes every package by `packages.lock` and fetches it.
-    pub fn lock(self, report: Report<'_>) -> Result<Recipe<Locked>> {
-        let lock = Lock::load(&self.checkout.image().join("packages.lock"))?;
-        fetch(&lock, self.checkout.cache(), &Sources::of_this_host(), report)?;
+    /// Fixes every package by `packages.lock` (and `gpu.lock`) and fetches it.
+    pub fn lock(self, tools: &Tools, report: Report<'_>) -> Result<Recipe<Locked>> {
         let Recipe { checkout, profile, allow, .. } = self;
-        Ok(Recipe { checkout, profile, allow, state: Locked { lock } })
+        let lock = Lock::load(&checkout.image().join("packages.lock"))?;
+        let gpu = profile.gpu().then(|| Gpu::load(&checkout, &lock)).transpose()?;
+        let allow = gpu.as_ref().map_or(Ok(allow.clone()), |gpu| allow.with(&gpu.allow))?;
+        fetch(&lock, checkout.cache(), &Sources::of_this_host(), report)?;
+        if let Some(gpu) = &gpu {
+            gpu.fetch(&checkout, tools, report)?;
+        }
+        Ok(Recipe { checkout, profile, allow, state: Locked { lock, gpu } })
     }
 }
 
@@ -64,12 +72,15 @@ impl Recipe<Locked> {
             say(report, "image", format!("{}: nothing changed", out.display()));
             return old.of_commit(commit(self.checkout.root()));
         }
-        let packages = self.unpack(stand)?;
+        let mut packages = self.unpack(&self.state.lock.packages, stand)?;
+        let gpu = self.gpu_parts(stand, report)?;
+        packages.extend(gpu.packages);
         let job = Job {
             profile: self.profile,
             recipe: &self.checkout.image(),
             allow: &self.allow,
             packages: &packages,
+            built: &gpu.modules,
             epoch: self.state.lock.epoch(),
             binaries: stand.binaries,
             tools: stand.tools,
@@ -83,6 +94,8 @@ impl Recipe<Locked> {
         artifacts.toolchain = stand.toolchain.to_owned();
         artifacts.packages_lock = self.state.lock.id();
         artifacts.tools_lock = stand.tools.id().to_owned();
+        artifacts.gpu_lock = self.state.gpu.as_ref().map(Gpu::lock_id);
+        artifacts.driver = self.state.gpu.as_ref().map(|gpu| gpu.driver().to_owned());
         artifacts.commit = commit(self.checkout.root());
         artifacts.seal(out)
     }
@@ -98,6 +111,7 @@ impl Recipe<Locked> {
         for name in image::TREES.iter().filter(|name| image.join(name).is_dir()) {
             text += &format!("{} {name}\n", hash::tree(&image.join(name))?);
         }
+        text += self.state.gpu.as_ref().map_or("", Gpu::inputs);
         let programs = stand.binaries.in_root();
         for (name, path) in programs.into_iter().chain([("initrd", stand.binaries.initrd.as_path())]) {
             text += &format!("{} {name}\n", hash::file(path)?);
@@ -105,8 +119,20 @@ impl Recipe<Locked> {
         Ok(hash::bytes(text.as_bytes()))
     }
 
+    /// Packages and modules of the GPU profiles; none in the others.
+    fn gpu_parts(&self, stand: &Stand<'_>, report: Report<'_>) -> Result<Parts> {
+        let Some(gpu) = &self.state.gpu else { return Ok(Parts::default()) };
+        let places = Places {
+            tools: stand.tools,
+            cache: self.checkout.cache(),
+            unpacked: stand.unpacked,
+            modules: stand.modules,
+        };
+        gpu.parts(self.unpack(gpu.debian(), stand)?, &self.state.lock, &places, report)
+    }
+
     /// Unpacks each locked package once, by hash. Its maintainer scripts are not even looked at.
-    fn unpack(&self, stand: &Stand<'_>) -> Result<Vec<Unpacked>> {
+    fn unpack(&self, packages: &[crate::lock::Package], stand: &Stand<'_>) -> Result<Vec<Unpacked>> {
         fs::create_dir_all(stand.unpacked)
             .with_context(|| format!("{}: can't make", stand.unpacked.display()))?;
         let _lock = exclusive(&stand.unpacked.with_extension("lock"))?;
@@ -122,7 +148,7 @@ impl Recipe<Locked> {
             }
             Ok(Unpacked { package: package.clone(), dir })
         };
-        self.state.lock.packages.iter().map(one).collect()
+        packages.iter().map(one).collect()
     }
 }
 
@@ -138,20 +164,28 @@ pub struct Stand<'a> {
     pub work: &'a Path,
     /// Unpacked packages by hash.
     pub unpacked: &'a Path,
+    /// Kernel modules that were compiled here, by the hash of their inputs.
+    pub modules: &'a Path,
 }
 
 /// Builds one profile of a checkout into `out/<profile>`: tools root, packages, guest programs, image. What has not
 /// changed since the last build is not done again.
 pub fn build(checkout: &Checkout, profile: Profile, report: Report<'_>) -> Result<Artifacts> {
     let tools = Tools::open(checkout, report)?;
-    let recipe = Recipe::load(checkout, profile)?.lock(report)?;
+    let recipe = Recipe::load(checkout, profile)?.lock(&tools, report)?;
     let workshop = Workshop::open(checkout, &tools, checkout.cache(), report)?;
     let binaries = workshop.compile(profile, report)?;
     let toolchain = workshop.toolchain().version.clone();
-    let unpacked = checkout.cache().join("unpacked");
+    let (unpacked, modules) = (checkout.cache().join("unpacked"), checkout.cache().join("gpu"));
     let work: PathBuf = checkout.root().join("out/.work").join(profile.name());
-    let stand =
-        Stand { tools: &tools, toolchain: &toolchain, binaries: &binaries, work: &work, unpacked: &unpacked };
+    let stand = Stand {
+        tools: &tools,
+        toolchain: &toolchain,
+        binaries: &binaries,
+        work: &work,
+        unpacked: &unpacked,
+        modules: &modules,
+    };
     recipe.assemble(&stand, &checkout.out(profile), report)
 }
 

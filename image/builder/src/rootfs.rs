@@ -56,22 +56,14 @@ pub(crate) fn stage(
     for entry in &allow.files {
         let owner = packages.iter().find(|p| p.package.name == entry.package);
         let owner = owner.with_context(|| {
-            format!("rootfs.allow names package {}, packages.lock does not: move the lock", entry.package)
+            format!("the allow list names package {}, no lock does: move `packages` or `gpu`", entry.package)
         })?;
         staging.allowed(entry, owner)?;
     }
-    for module in modules.iter().filter(|m| m.stage == Stage::Root) {
-        let path = format!("{OURS}/modules/{}", module.file);
-        staging.write(&path, &module.bytes, false, &kernel_origin(packages)?, &module.reason())?;
+    staging.modules("modules", Stage::Root, "recipe rootfs.allow", modules, packages)?;
+    if modules.iter().any(|module| module.stage == Stage::Gpu) {
+        staging.modules("gpu-modules", Stage::Gpu, "recipe gpu.allow", modules, packages)?;
     }
-    let order = modules::order(modules, Stage::Root);
-    staging.write(
-        &format!("{OURS}/modules/order"),
-        order.as_bytes(),
-        false,
-        "recipe rootfs.allow",
-        "loading order",
-    )?;
     for (name, file) in binaries.in_root() {
         let bytes = fs::read(file).with_context(|| format!("{}: can't read", file.display()))?;
         staging.write(&format!("{OURS}/{name}"), &bytes, true, &format!("source {name}"), "our program")?;
@@ -127,11 +119,35 @@ pub(crate) fn kernel_origin(packages: &[Unpacked]) -> Result<String> {
     Ok(from_package(&kernel(packages)?.package))
 }
 
+/// `from` of what was compiled from the driver's source.
+fn gpu_origin(packages: &[Unpacked]) -> Result<String> {
+    let source = packages.iter().find(|p| p.package.name == crate::gpu::SOURCE);
+    Ok(from_package(&source.context("gpu.lock: the driver's source is not in it; move the lock")?.package))
+}
+
 fn from_package(package: &Package) -> String {
     format!("package {} {}", package.name, package.version)
 }
 
 impl Staging<'_> {
+    /// The modules of a stage in a folder of their own, with their order.
+    fn modules(
+        &mut self,
+        folder: &str,
+        stage: Stage,
+        list: &str,
+        modules: &[Module],
+        packages: &[Unpacked],
+    ) -> Result<()> {
+        for module in modules.iter().filter(|module| module.stage == stage) {
+            let path = format!("{OURS}/{folder}/{}", module.file);
+            let from = if module.built { gpu_origin(packages)? } else { kernel_origin(packages)? };
+            self.write(&path, &module.bytes, false, &from, &module.reason())?;
+        }
+        let order = modules::order(modules, stage);
+        self.write(&format!("{OURS}/{folder}/order"), order.as_bytes(), false, list, "loading order")
+    }
+
     /// Every file of the package that the pattern names, and what symlinks among them point to.
     fn allowed(&mut self, entry: &Entry, owner: &Unpacked) -> Result<()> {
         let files = crate::hash::walk(&owner.dir)?;
@@ -139,7 +155,7 @@ impl Staging<'_> {
         let mut todo: Vec<PathBuf> = hits.cloned().collect();
         if todo.is_empty() {
             let Package { name, version, .. } = &owner.package;
-            bail!("rootfs.allow: {name} {version} has no file {}; correct the list", entry.pattern);
+            bail!("allow list: {name} {version} has no file {}; correct the list", entry.pattern);
         }
         while let Some(file) = todo.pop() {
             let path = format!("/{}", file.display());
@@ -208,7 +224,9 @@ impl Staging<'_> {
             }
             for library in elf::needed(&fs::read(&file)?) {
                 if !names.contains(library.as_str()) {
-                    bail!("{path} needs {library}, which is not in the root: add it to rootfs.allow");
+                    bail!(
+                        "{path} needs {library}, which is not in the root: add it to rootfs.allow (or gpu.allow)"
+                    );
                 }
             }
         }

@@ -81,6 +81,13 @@ impl Tools {
         self
     }
 
+    /// The same root with this host's certificate store and resolver, so that downloads from inside it work wherever the host's do.
+    pub fn online(&self) -> Self {
+        let files = ["/etc/ssl/certs/ca-certificates.crt", "/etc/resolv.conf"].map(Path::new);
+        let there = files.into_iter().filter(|file| file.is_file());
+        there.fold(self.clone(), |tools, file| tools.bind(file, file))
+    }
+
     /// The same root in other surroundings: what [`crate::prove()`] varies.
     pub(crate) fn around(mut self, around: &Surroundings) -> Self {
         self.around = Some(around.clone());

@@ -8,8 +8,8 @@ use crate::input::read;
 use crate::output::{Outcome, facts};
 use crate::trust::now;
 use anyhow::{Context, Result, bail, ensure};
+use builder::Artifacts;
 use builder::artifacts::names;
-use builder::{Artifacts, Profile};
 use clap::ValueEnum;
 use launcher::foretell;
 use measure::uki::Uki;
@@ -166,8 +166,8 @@ fn measurements(args: &Args, build: &Artifacts) -> Result<Measurements> {
 /// Foretells the registers of every shape.
 fn machines(args: &Args, build: &Artifacts, firmware: &[u8]) -> Result<Vec<Machine>> {
     let emulated = args.platform == PlatformArg::Emulated;
-    if emulated != (build.profile == Profile::Debug) {
-        bail!("--platform: the debug profile is for the emulated platform, every other for tdx");
+    if emulated != (build.profile.simulated()) {
+        bail!("--platform: a debug profile is for the emulated platform, every other for tdx");
     }
     let vars = if emulated { read(&args.firmware.with_file_name("OVMF_VARS_4M.fd"))? } else { Vec::new() };
     let uki = read(&build.path(names::UKI))?;

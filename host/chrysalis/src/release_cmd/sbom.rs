@@ -43,9 +43,9 @@ pub struct CrateId {
 /// Crates whose programs are in an image.
 fn programs(profile: Profile) -> &'static [&'static str] {
     match profile {
-        Profile::Worker => &["initrd", "init", "worker"],
+        Profile::Worker | Profile::WorkerGpu => &["initrd", "init", "worker"],
         Profile::Proxy => &["initrd", "init", "proxy"],
-        Profile::Debug => &["initrd", "init", "worker", "proxy", "simulator"],
+        Profile::Debug | Profile::DebugGpu => &["initrd", "init", "worker", "proxy", "simulator"],
     }
 }
 

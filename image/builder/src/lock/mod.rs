@@ -13,6 +13,7 @@ mod update;
 
 pub use crate::mirror::Sources;
 pub use fetch::{FetchError, fetch};
+pub(crate) use update::{Apt, SUITE, changes};
 pub use update::{Change, Changes, Kind, update};
 
 use std::fmt::Write as _;
@@ -49,7 +50,7 @@ pub struct Lock {
 /// Why a lock file was refused.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{file}:{line}: {fault}; move the lock again with `chrysalis image lock packages` or `... lock tools`"
+    "{file}:{line}: {fault}; move the lock again with `chrysalis image lock packages`, `... lock tools` or `... lock gpu`"
 )]
 pub struct LockError {
     /// Which lock file.
@@ -106,13 +107,18 @@ impl Lock {
              # suite: {}\n# snapshot: {}\n",
             self.suite, self.snapshot
         );
-        self.packages.iter().for_each(|p| text.push_str(&p.line()));
+        text.push_str(&self.lines());
         text
     }
 
     /// Identity: SHA-256 of the package lines. Comments do not count.
     pub fn id(&self) -> String {
-        crate::hash::bytes(self.packages.iter().map(Package::line).collect::<String>().as_bytes())
+        crate::hash::bytes(self.lines().as_bytes())
+    }
+
+    /// The package lines.
+    pub(crate) fn lines(&self) -> String {
+        self.packages.iter().map(Package::line).collect()
     }
 
     /// Seconds since 1970 of the snapshot: the clock of everything built from this lock.
@@ -136,12 +142,17 @@ impl Package {
     }
 }
 
+/// True for 64 lower-case hex digits.
+pub(crate) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn parse_line(line: &str) -> Result<Package, String> {
     let fields: Vec<&str> = line.split(' ').collect();
     let &[name, version, arch, sha256, size, pool] = fields.as_slice() else {
         return Err(format!("expected 6 fields, found {}", fields.len()));
     };
-    if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_sha256(sha256) {
         return Err(format!("`{sha256}` is not a SHA-256 in lower-case hex"));
     }
     let plain = |b: u8| {

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 
 /// Kind lock to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn update(checkout: &Checkout, which: Kind, report: Report<'_>) -> Result<Ch
     let sources = Sources::of_this_host();
     let path = checkout.root().join(which.file());
     let old = if path.exists() { Lock::load(&path)?.packages } else { Vec::new() };
-    let apt = Apt::new(&checkout.cache().join("apt"), sources.mirror()?)?;
+    let apt = Apt::new(&checkout.cache().join("apt"), sources.mirror()?, "main")?;
     say(report, "packages", format!("reading the package lists of {SUITE}"));
     apt.run("apt-get", &["-q", "update"])?;
     let packages = match which {
@@ -115,7 +115,7 @@ fn wanted(path: &Path) -> Result<Vec<String>> {
     Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-fn changes(old: &[Package], new: &[Package]) -> Vec<Change> {
+pub(crate) fn changes(old: &[Package], new: &[Package]) -> Vec<Change> {
     let by_name = |list: &[Package]| -> BTreeMap<String, Package> {
         list.iter().map(|p| (p.name.clone(), p.clone())).collect()
     };
@@ -130,12 +130,13 @@ fn changes(old: &[Package], new: &[Package]) -> Vec<Change> {
 }
 
 /// An apt with nothing installed and one source.
-struct Apt {
+pub(crate) struct Apt {
     dir: PathBuf,
 }
 
 impl Apt {
-    fn new(dir: &Path, mirror: &str) -> Result<Self> {
+    /// Of some parts of the archive, such as `main contrib`.
+    pub(crate) fn new(dir: &Path, mirror: &str, parts: &str) -> Result<Self> {
         for sub in ["etc", "state/lists/partial", "cache/archives/partial"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("{}: can't make", path.display()))?;
@@ -145,7 +146,7 @@ impl Apt {
             .into_iter()
             .find(|path| path.exists())
             .context("no Debian archive keyring: apt-get install debian-archive-keyring")?;
-        let source = format!("deb [arch=amd64 signed-by={}] {mirror} {SUITE} main\n", keyring.display());
+        let source = format!("deb [arch=amd64 signed-by={}] {mirror} {SUITE} {parts}\n", keyring.display());
         fs::write(dir.join("etc/sources.list"), source)?;
         fs::write(dir.join("status"), "")?;
         let at = dir.display();
@@ -160,7 +161,7 @@ impl Apt {
         Ok(Apt { dir: dir.to_owned() })
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Result<String> {
         let output = Command::new(program)
             .env("APT_CONFIG", self.dir.join("apt.conf"))
             .env("LC_ALL", "C.UTF-8")
@@ -198,7 +199,8 @@ impl Apt {
         self.show(&names.collect::<Vec<_>>())
     }
 
-    fn show(&self, names: &[String]) -> Result<Vec<Package>> {
+    /// Exactly these packages, in the newest version of the suite.
+    pub(crate) fn show(&self, names: &[String]) -> Result<Vec<Package>> {
         let mut args = vec!["show", "--no-all-versions"];
         args.extend(names.iter().map(String::as_str));
         let mut packages = Vec::new();
@@ -234,7 +236,7 @@ impl Apt {
     }
 
     /// A day after the archive's own date (its Release file): by then the snapshot archive has taken that state in.
-    fn snapshot(&self) -> Result<String> {
+    pub(crate) fn snapshot(&self) -> Result<String> {
         let lists = self.dir.join("state/lists");
         let release = fs::read_dir(&lists)?.filter_map(|entry| Some(entry.ok()?.path()));
         let mut release = release.filter(|path| path.to_string_lossy().ends_with("Release"));
