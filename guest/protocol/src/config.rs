@@ -4,8 +4,10 @@
 //! SHA-384 of its bytes as handed over (no canonical form is needed: the bytes are what was measured), so it shows in every
 //! quote. The *runtime* part can't affect safety: addresses and the like.
 
+mod compute;
 mod money;
 
+pub use compute::{Precision, WorkerDevice};
 pub use measure::wire::mrconfigid;
 pub use money::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
 
@@ -113,7 +115,7 @@ pub struct StaticConfig {
     /// Where a worker is paid; goes with a ledger.
     #[serde(default)]
     pub wallet: Option<WalletConfig>,
-    /// When and on what credit a worker works.
+    /// When, on what credit and on what a worker works.
     #[serde(default)]
     pub worker: Option<WorkerConfig>,
 }

@@ -79,6 +79,15 @@ fn money_toml(config: &StaticConfig, text: &mut String) {
         if let Some(credit) = worker.credit {
             let _ = writeln!(text, "credit = {credit}");
         }
+        if let Some(device) = worker.device {
+            let _ = writeln!(text, "device = \"{}\"", device.as_str());
+        }
+        if let Some(precision) = worker.precision {
+            let _ = writeln!(text, "precision = \"{}\"", precision.as_str());
+        }
+        if let Some(threads) = worker.threads {
+            let _ = writeln!(text, "threads = {threads}");
+        }
     }
 }
 
@@ -124,7 +133,7 @@ pub fn simulator_disk(settings: &Settings) -> Result<Option<Vec<u8>>, LaunchErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::config::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
+    use protocol::config::{LedgerConfig, PoolConfig, Precision, WalletConfig, WorkerConfig, WorkerDevice};
     use protocol::config::{ModelPin, Role, TrustConfig};
     use protocol::market::{Account, Hex32};
 
@@ -152,7 +161,13 @@ mod tests {
             let ledger = LedgerConfig { global_id: -3, zero_root: hex, zero_file: hex, root: account };
             let paid = StaticConfig { ledger: Some(ledger), ..config };
             let proxy = StaticConfig { pool: Some(PoolConfig { address: account }), ..paid.clone() };
-            let worker = Some(WorkerConfig { hours: Some([22, 6]), credit: Some(7) });
+            let worker = Some(WorkerConfig {
+                hours: Some([22, 6]),
+                credit: Some(7),
+                device: Some(WorkerDevice::GpuOrProcessor),
+                precision: Some(Precision::Int8),
+                threads: Some(3),
+            });
             let wallet = Some(WalletConfig { address: account });
             let worker = StaticConfig { role: Role::Worker, wallet, worker, ..paid };
             for config in [proxy, worker] {

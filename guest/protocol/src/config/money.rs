@@ -6,10 +6,11 @@
 //! [pool]    address                                 a proxy's pool
 //! [wallet]  address                                 where a worker is paid
 //! [worker]  hours credit                            when and on what credit it works
+//!           device precision threads                on what it computes, which is no money (`compute.rs`)
 //! ```
 //! Without `[ledger]` a guest works unpaid and says so; with it, a proxy has a pool and a worker a wallet.
 
-use super::{ConfigError, Role, StaticConfig, value};
+use super::{ConfigError, Precision, Role, StaticConfig, WorkerDevice, compute, value};
 use crate::market::{Account, Hex32};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,7 @@ pub struct WalletConfig {
     pub address: Account,
 }
 
-/// When and on what credit a worker works.
+/// When, on what credit and on what a worker works.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
@@ -53,6 +54,15 @@ pub struct WorkerConfig {
     /// nanoTON of delivered work that may wait for a voucher; a default of the worker's where absent.
     #[serde(default)]
     pub credit: Option<u64>,
+    /// What it computes on; the processor where absent.
+    #[serde(default)]
+    pub device: Option<WorkerDevice>,
+    /// In which form it holds weights; as their files have them where absent.
+    #[serde(default)]
+    pub precision: Option<Precision>,
+    /// Threads of each text model on a processor, 1 to 1024; as many as there are processors where absent.
+    #[serde(default)]
+    pub threads: Option<u16>,
 }
 
 /// What belongs together is there together, and nothing is there for another role.
@@ -78,7 +88,8 @@ pub(super) fn check(config: &StaticConfig) -> Result<(), ConfigError> {
         Some(WorkerConfig { hours: Some([from, to]), .. }) if *from > 24 || *to > 24 || from == to => {
             fault("worker.hours", &format!("[{from}, {to}]"), "two different hours from 0 to 24")
         }
-        _ => Ok(()),
+        Some(worker) => compute::check(worker),
+        None => Ok(()),
     }
 }
 
@@ -106,7 +117,10 @@ mod tests {
             format!("{}[wallet]\naddress = \"-1:{A}\"\n[worker]\nhours = [22, 6]\ncredit = 5\n", ledger());
         let worker = parse("worker", &worker).unwrap();
         assert_eq!(worker.wallet.unwrap().address.workchain, -1);
-        assert_eq!(worker.worker.unwrap(), WorkerConfig { hours: Some([22, 6]), credit: Some(5) });
+        assert_eq!(
+            worker.worker.unwrap(),
+            WorkerConfig { hours: Some([22, 6]), credit: Some(5), ..Default::default() }
+        );
     }
 
     #[test]
