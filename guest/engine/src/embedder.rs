@@ -1,7 +1,10 @@
 //! From a folder to vectors.
 
+#[cfg(not(feature = "cuda"))]
+use crate::device::NoGpu;
 use crate::error::EngineError;
 use crate::families::{self, Encoder, Way};
+use crate::generate::{Device, Options};
 use crate::pooling::{Pooling, normalise};
 use crate::recipe::Recipe;
 use crate::tokens::{Limits, Packed, TextTokenizer};
@@ -56,6 +59,32 @@ impl Embedder {
         Ok(Embedder { pipeline: Pipeline::load(dir, Way::Native, threads)? })
     }
 
+    /// The same on the device that is asked for, which must compute what the processor computes.
+    ///
+    /// # Errors
+    /// No such device, and vectors of it that are not those of the processor.
+    pub fn load_on(dir: &Path, options: Options) -> Result<Embedder, EngineError> {
+        match options.device {
+            Device::Gpu => Embedder::load_on_gpu(dir),
+            _ => Embedder::load_with(dir, options.threads),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn load_on_gpu(_: &Path) -> Result<Embedder, EngineError> {
+        Err(NoGpu::NotBuilt.into())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn load_on_gpu(dir: &Path) -> Result<Embedder, EngineError> {
+        crate::device::gpu()?;
+        let pipeline = Pipeline::load(dir, Way::Gpu, 0)?;
+        let texts = ["known answer".into(), String::new()];
+        let right = Pipeline::load(dir, Way::Native, 0)?.embed(&texts)?.vectors;
+        agree(&pipeline.embed(&texts)?.vectors, &right, APART_ON_GPU)?;
+        Ok(Embedder { pipeline })
+    }
+
     /// Embeds texts; a text longer than [`Embedder::max_tokens`] is cut, as sentence-transformers does.
     pub fn embed(&self, texts: &[String]) -> Result<Embeddings, EngineError> {
         self.pipeline.embed(texts)
@@ -83,7 +112,7 @@ pub fn inspect(dir: &Path) -> Result<Facts, EngineError> {
     pipeline.tokenizer.check_vocabulary()?;
     let texts = ["known answer".into(), String::new()];
     let vectors = pipeline.embed(&texts)?.vectors;
-    agree(&vectors, &Pipeline::load(dir, Way::Portable, 0)?.embed(&texts)?.vectors)?;
+    agree(&vectors, &Pipeline::load(dir, Way::Portable, 0)?.embed(&texts)?.vectors, APART)?;
     Ok(Facts {
         architecture: pipeline.architecture.into(),
         dimensions: pipeline.encoder.width(),
@@ -97,13 +126,16 @@ pub fn inspect(dir: &Path) -> Result<Facts, EngineError> {
 
 /// Largest difference of an element that two right computations may have, measured by the largest element.
 const APART: f32 = 1e-3;
+/// The same where one of them multiplies with shorter mantissas, as a GPU's matrix units do with single precision.
+#[cfg(feature = "cuda")]
+const APART_ON_GPU: f32 = 2e-2;
 
 /// Fails where the two are further apart than roundings explain.
-fn agree(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> Result<(), EngineError> {
+fn agree(ours: &[Vec<f32>], theirs: &[Vec<f32>], most_apart: f32) -> Result<(), EngineError> {
     for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
         let most = ours.iter().fold(0f32, |most, x| most.max(x.abs()));
         let apart = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-        if apart > APART * most {
+        if apart.is_nan() || apart > most_apart * most {
             let reason = format!("vector {index} differs by {apart} between two ways of computing it");
             return Err(EngineError::Device { reason });
         }

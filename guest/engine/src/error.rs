@@ -1,5 +1,6 @@
 //! Why a model was not loaded or a text not answered.
 
+use crate::device::NoGpu;
 use std::path::PathBuf;
 
 /// Every failure of the engine; the message says which input, what was expected, what was found, what to do.
@@ -158,6 +159,23 @@ pub enum EngineError {
     /// The model computed something that is no probability.
     #[error("the model's logits are not finite; its weights overflow single precision: replace the model")]
     Logits,
+    /// A GPU is asked for and there is none.
+    #[error("no GPU: {0}")]
+    NoGpu(#[from] NoGpu),
+    /// Weights can't be held in the form that is asked for.
+    #[error(
+        "precision `{wanted}`: {device} computes with weights {found}, expected {expected}; choose one of them"
+    )]
+    Precision {
+        /// What was asked for.
+        wanted: &'static str,
+        /// On what.
+        device: &'static str,
+        /// How the file has them.
+        found: String,
+        /// What there is for them there.
+        expected: String,
+    },
     /// The device gave no data.
     #[error("the device failed: {reason}; restart the worker")]
     Device {
@@ -204,6 +222,8 @@ impl EngineError {
             | EngineError::Template { .. }
             | EngineError::Busy { .. }
             | EngineError::Logits
+            | EngineError::NoGpu(_)
+            | EngineError::Precision { .. }
             | EngineError::Device { .. }
             | EngineError::Overflow { .. } => false,
         }

@@ -18,12 +18,14 @@
 //! of the file at start-up would delay the first answer for words that nobody may use.
 //!
 //! Decoders run on a processor by the engine's own kernels, with weights as they lie in the mapped file (`kernels/`); the same
-//! transformer over burn's `Backend` is what they are held against, and the way to other devices.
+//! transformer over burn's `Backend` is what they are held against. On a GPU it runs by kernels for GPUs (`kernels/gpu/`), with the
+//! feature `cuda`; [`gpu`] looks whether there is one.
 //!
 //! Deliberately absent: training, downloads.
 
 mod bytelevel;
 mod decoder;
+mod device;
 mod embedder;
 mod error;
 mod families;
@@ -32,7 +34,7 @@ mod generate;
 mod json;
 #[allow(
     unsafe_code,
-    reason = "vector instructions, mapped files, and threads that write one slice: see the module"
+    reason = "vector instructions, mapped files, threads that write one slice, and GPUs: see the module"
 )]
 mod kernels;
 mod pooling;
@@ -42,6 +44,7 @@ mod tokens;
 mod weights;
 mod wordpiece;
 
+pub use device::{Gpu, NoGpu, gpu};
 pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
 pub use error::EngineError;
 pub use families::{Kind, kind};

@@ -83,9 +83,21 @@ impl Shards {
         self.files.iter().map(|file| file.parameters()).sum()
     }
 
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes()).sum()
+    }
+
     /// The types of the tensors, such as `bf16`.
     pub fn precision(&self) -> String {
         self.types.iter().cloned().collect::<Vec<_>>().join("+")
+    }
+
+    /// The type of a tensor, such as `bf16`.
+    #[cfg(feature = "cubes")]
+    pub fn kind(&self, name: &str) -> Option<String> {
+        let mut tensors = self.file(name).tensors();
+        tensors.find(|(known, _)| known == name).map(|(_, kind)| name_of(kind))
     }
 
     /// Fails on the first tensor (by file and name) that `known` does not know.

@@ -85,6 +85,11 @@ impl Weights {
         self.metadata.tensors().values().map(|t| t.shape.iter().product::<usize>() as u64).sum()
     }
 
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.metadata.data_len() as u64
+    }
+
     /// Fails on the first tensor (by name) that `known` does not know.
     pub fn refuse_strangers(&self, known: impl Fn(&str) -> bool) -> Result<(), EngineError> {
         let mut strangers: Vec<String> =

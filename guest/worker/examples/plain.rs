@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use worker::Models;
+use worker::{Compute, Models};
 
 const USAGE: &str = "usage: plain --model DIR [--model DIR]... [--port P]";
 
@@ -33,7 +33,7 @@ async fn run(folders: Vec<PathBuf>, port: u16) -> Result<()> {
         let name = folder.file_name().context("--model: expected a folder with a name")?;
         let name = name.to_string_lossy().into_owned();
         eprintln!("plain: loading {name} ...");
-        let entry = tokio::task::spawn_blocking(move || worker::load(&name, &folder)).await??;
+        let entry = tokio::task::spawn_blocking(move || worker::load(&name, &folder, &Compute::default())).await??;
         entries.push(entry);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

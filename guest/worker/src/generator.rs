@@ -1,5 +1,6 @@
 //! The engine's text models behind a desk.
 
+use crate::compute::Compute;
 use crate::desk::{Prompted, Turns, Writer};
 use engine::{
     ClientId, EngineError, Event, Generator, KNOWN_ANSWERS, Limits, Prepared, RequestId, Scheduler, Time,
@@ -18,13 +19,14 @@ impl EngineWriter {
     /// Loads a folder. Where known answers lie beside the model, this machine must compute them.
     ///
     /// # Errors
-    /// See [`Generator::open`] and [`Generator::check_known_answers`].
-    pub fn open(folder: &Path) -> Result<Self, EngineError> {
-        let generator = Generator::open(folder)?;
+    /// See [`Generator::open_with`] and [`Generator::check_known_answers`].
+    pub fn open(folder: &Path, compute: &Compute) -> Result<Self, EngineError> {
+        let generator = Generator::open_with(folder, compute.options)?;
         if folder.join(KNOWN_ANSWERS).is_file() {
             generator.check_known_answers(folder)?;
         }
-        Ok(EngineWriter { generator: Arc::new(generator), limits: Limits::default() })
+        let limits = compute.gpu_memory().map_or_else(Limits::default, |bytes| generator.limits_of(bytes));
+        Ok(EngineWriter { generator: Arc::new(generator), limits })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main     options, configuration, whom to believe, models, READY=1, SIGTERM
+//!  compute what it computes on, by the measured configuration
 //!  serve   connections that come in, and those it makes to proxies: HTTP/2 served on either
 //!   pay    around the api: who pays, what is owed, vouchers (with [ledger] and [wallet] in the configuration)
 //!   api    GET /healthz, GET /v1/models, POST /v1/..; errors in OpenAI's form
@@ -16,6 +17,7 @@
 
 mod api;
 mod ask;
+mod compute;
 mod desk;
 mod embeddings;
 mod generator;
@@ -30,6 +32,7 @@ mod write;
 
 pub use api::{MAX_BODY, router};
 pub use ask::MIN_CACHE_KEY;
+pub use compute::Compute;
 pub use desk::{Desk, Prompted, Turns, Writer};
 pub use embeddings::MAX_INPUTS;
 pub use generator::EngineWriter;

@@ -1,12 +1,13 @@
 //! The worker daemon: loads the models of the measured configuration and serves them over attested TLS.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::Router;
 use daemon::dial::keep_calling;
 use daemon::serve::Door;
 use daemon::{Believed, Options, Own, Reporter, notify, options};
 use protocol::channel::Part;
 use protocol::config::Role;
+use protocol::market::Device;
 use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Wanted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use worker::pay::{self, Facts, Pay, Pins};
-use worker::{Models, Proxies, Server};
+use worker::{Compute, Models, Proxies, Server};
 
 const NAME: &str = "chrysalis-worker";
 /// Connections past the handshake.
@@ -45,14 +46,18 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let own = Own::read(&options.config, &options.runtime_config, Role::Worker)?;
     let config = own.config.clone();
-    let models = tokio::task::spawn_blocking(move || worker::load_all(&config, &folder)).await??;
+    let compute = Compute::choose(config.worker.as_ref(), engine::gpu).map_err(|lacks| {
+        anyhow!("no GPU: {lacks}; or let the processor compute: [worker] device = \"gpu-or-cpu\"")
+    })?;
+    let (said, device) = (compute.said(), compute.device());
+    let models = tokio::task::spawn_blocking(move || worker::load_all(&config, &folder, &compute)).await??;
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let models = Arc::new(Models::new(models, at_once));
     let count = models.names().count();
     let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start(options.progress);
-    let (routes, paid) = routes(&own, models, stopping.clone())?;
+    let (routes, paid) = routes(&own, models, device, stopping.clone())?;
     let server = Arc::new(Server {
         endpoint: Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone())),
         proxies: proxies(&own, &options.trust, &reporter)?,
@@ -84,7 +89,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
         .context("$NOTIFY_SOCKET: cannot tell the service manager that the worker is ready")?;
     let simulated = server.proxies.as_ref().is_some_and(|proxies| proxies.simulated);
     let simulated = if simulated { "; proxies on a SIMULATED platform are believed" } else { "" };
-    eprintln!("{NAME}: serving {count} model(s) on {address}; {paid}{simulated}");
+    eprintln!("{NAME}: serving {count} model(s) on {address}; {said}; {paid}{simulated}");
 
     terminate.recv().await;
     // Nobody may be listening any more; the worker ends either way.
@@ -99,13 +104,18 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
 }
 
 /// What is served, and whether it is paid for.
-fn routes(own: &Own, models: Arc<Models>, stop: watch::Receiver<bool>) -> Result<(Router, &'static str)> {
+fn routes(
+    own: &Own,
+    models: Arc<Models>,
+    device: Device,
+    stop: watch::Receiver<bool>,
+) -> Result<(Router, &'static str)> {
     let watch = own.ledger(NAME, stop)?;
     let paying = watch.and_then(|watch| Pay::of(&own.config, Arc::new(watch)));
     let paid = if paying.is_some() { "paid" } else { "UNPAID: no [ledger] in the static configuration" };
     let told = models.clone();
     let facts: Facts = Arc::new(move || (told.facts(), told.load(), told.slots()));
-    Ok((pay::router(worker::router(models), Pins::of(&own.config), paying, facts), paid))
+    Ok((pay::router(worker::router(models), Pins::of(&own.config), paying, facts, device), paid))
 }
 
 /// Whom to believe among proxies, if the measured configuration says it.

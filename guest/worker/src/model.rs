@@ -1,5 +1,6 @@
 //! Loads the models of the static configuration into the engine, and proves that each computes before it is served.
 
+use crate::compute::Compute;
 use crate::desk::{Desk, Writer};
 use crate::generator::EngineWriter;
 use crate::pool::{Embed, EmbedError, Embedded, Entry};
@@ -74,14 +75,15 @@ pub enum LoadError {
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load_all(config: &StaticConfig, folder: &Path) -> Result<Vec<Entry>, LoadError> {
+pub fn load_all(config: &StaticConfig, folder: &Path, compute: &Compute) -> Result<Vec<Entry>, LoadError> {
     if config.models.is_empty() {
         return Err(LoadError::NoModels);
     }
+    let share = compute.share(config.models.len());
     let load = |pin: &ModelPin| {
         let folder = folder.join(&pin.name);
         answered(&pin.name, &folder)?;
-        let mut entry = load(&pin.name, &folder)?;
+        let mut entry = load(&pin.name, &folder, &share)?;
         entry.root = pin.root.parse().ok();
         Ok(entry)
     };
@@ -105,17 +107,17 @@ fn answered(name: &str, folder: &Path) -> Result<(), LoadError> {
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load(name: &str, folder: &Path) -> Result<Entry, LoadError> {
+pub fn load(name: &str, folder: &Path, compute: &Compute) -> Result<Entry, LoadError> {
     let engine = |source| LoadError::Engine { name: name.into(), folder: folder.into(), source };
     let failed = |reason| LoadError::SelfTest { name: name.into(), reason };
     match engine::kind(folder).map_err(engine)? {
         Kind::Embedder => {
-            let model = EngineModel(Embedder::load(folder).map_err(engine)?);
+            let model = EngineModel(Embedder::load_on(folder, compute.options).map_err(engine)?);
             self_test(&model).map_err(failed)?;
             Ok(Entry::embedder(name, model))
         }
         Kind::Generator => {
-            let writer = EngineWriter::open(folder).map_err(engine)?;
+            let writer = EngineWriter::open(folder, compute).map_err(engine)?;
             let digest = writing_test(&writer).map_err(failed)?;
             let desk = Desk::open(Arc::new(writer)).map_err(engine)?;
             let self_test = Some(SelfTest { digest, passed: true });
@@ -218,6 +220,9 @@ mod tests {
     #[test]
     fn a_configuration_without_models_is_refused() {
         let config = StaticConfig::parse(b"schema = 1\nrole = \"worker\"\nnetwork = \"local\"\n").unwrap();
-        assert!(matches!(load_all(&config, Path::new("/nonexistent")), Err(LoadError::NoModels)));
+        assert!(matches!(
+            load_all(&config, Path::new("/nonexistent"), &Compute::default()),
+            Err(LoadError::NoModels)
+        ));
     }
 }

@@ -10,11 +10,13 @@
 //! linear layers see all tokens as one matrix; attention runs piece by piece over the piece's own keys and values, which
 //! lie in blocks of a pool. So no request can see another one, and there is no padding.
 //!
-//! Two transformers do it: `native.rs` with the processor's own kernels and weights as they lie in the file, `portable/` with
-//! burn on whatever device burn has.
+//! Three transformers do it: `native.rs` with the processor's own kernels and weights as they lie in the file, `cubes/` with
+//! kernels for GPUs, `portable/` with burn: the plainest, which the other two are held against.
 //!
 //! Families differ in shapes and in four switches; a family's file reads its `config.json` into a [`Shape`].
 
+#[cfg(feature = "cubes")]
+pub(crate) mod cubes;
 mod names;
 mod native;
 mod portable;

@@ -65,7 +65,7 @@ impl Reader<'_> {
         let (width, inner, head) = (shape.width, shape.inner, shape.head);
         let (queries, keys) = (shape.heads * head, shape.kv_heads * head);
         let (q, k, v) = (name(0), name(1), name(2));
-        let norms = || Ok((self.row(&name(9), head)?, self.row(&name(10), head)?));
+        let norm = |part: usize| self.row(&name(part), head);
         Ok(Layer {
             qkv: self.matrix(&[(&q, queries), (&k, keys), (&v, keys)], width)?,
             out: self.matrix(&[(&name(3), width)], queries)?,
@@ -73,7 +73,7 @@ impl Reader<'_> {
             down: self.matrix(&[(&name(6), width)], inner)?,
             before_attention: self.row(&name(7), width)?,
             before_mlp: self.row(&name(8), width)?,
-            head_norms: if shape.head_norms { Some(norms()?) } else { None },
+            head_norms: if shape.head_norms { Some((norm(9)?, norm(10)?)) } else { None },
         })
     }
 }

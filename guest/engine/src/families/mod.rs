@@ -48,8 +48,11 @@ pub(crate) struct Source<'a> {
 pub(crate) enum Way {
     /// On the processor, with this crate's kernels.
     Native,
-    /// Through burn.
+    /// Through burn on the processor.
     Portable,
+    /// Through burn on the first GPU.
+    #[cfg(feature = "cuda")]
+    Gpu,
 }
 
 type Loader = fn(Source<'_>) -> Result<Box<dyn Encoder>, EngineError>;
@@ -59,12 +62,16 @@ struct Family {
     architecture: &'static str,
     native: Loader,
     portable: Loader,
+    #[cfg(feature = "cuda")]
+    gpu: Loader,
 }
 
 const ENCODERS: [Family; 1] = [Family {
     architecture: bert::ARCHITECTURE,
     native: bert::load,
     portable: |source| bert::portable::<burn::backend::Flex>(source, &Default::default()),
+    #[cfg(feature = "cuda")]
+    gpu: |source| bert::portable::<burn::backend::Cuda>(source, &Default::default()),
 }];
 
 #[derive(Deserialize)]
@@ -139,6 +146,8 @@ pub(crate) fn load(
     let loader = match way {
         Way::Native => family.native,
         Way::Portable => family.portable,
+        #[cfg(feature = "cuda")]
+        Way::Gpu => family.gpu,
     };
     Ok((family.architecture, weights, loader(source)?))
 }

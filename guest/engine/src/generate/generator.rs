@@ -1,25 +1,33 @@
 //! From a folder to a model that continues texts, and from a request to what the scheduler takes.
 
 use super::event::Usage;
+use super::known::DeviceClass;
+use super::options::{Loaded, Options, load};
 use super::python::Time;
 use super::request::{Chat, MAX_PROMPT_BYTES, Prompt, Request, Sampling, bad};
 use super::sampler::Settings;
+use super::scheduler::Limits;
 use super::template::{Template, TokenizerConfig};
 use crate::bytelevel::ByteLevel;
-use crate::decoder::{BLOCK, Decoder, Model, Native, Piece};
+use crate::decoder::{BLOCK, Model, Piece};
 use crate::error::{EngineError, shorten};
 use crate::families;
 use crate::files::{self, Config};
-use crate::kernels::Machine;
 use crate::shards::Shards;
 use crate::wordpiece::Refusal;
-use burn::backend::Flex;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Largest tokenizer.json that is read, in bytes.
 const MAX_TOKENIZER: u64 = 64 * 1024 * 1024;
+
+/// Percent of a GPU's memory for weights, keys and values.
+const USABLE: u64 = 85;
+/// Most choices that run at a time on a GPU: reading weights is the work, and it is done once for all.
+const GPU_SEQUENCES: usize = 64;
+/// Most prompt tokens of a step on a GPU.
+const GPU_CHUNK: usize = 512;
 
 /// A loaded decoder model. It holds no state of requests: any number of threads may prepare, one scheduler computes.
 pub struct Generator {
@@ -31,38 +39,8 @@ pub struct Generator {
     pub(super) thoughts: Option<(u32, u32)>,
     sampling: Sampling,
     facts: GeneratorFacts,
-}
-
-/// How a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Options {
-    /// In which form weights are multiplied by.
-    pub precision: Precision,
-    /// Threads that compute, that of the scheduler among them; 0: as many as the process may use.
-    pub threads: usize,
-    /// What computes.
-    pub device: Device,
-}
-
-/// In which form weights are multiplied by. Activations are in single precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// As the files have them, mapped.
-    #[default]
-    Stored,
-    /// Rounded, as they are loaded, to bytes with a scale for 32 of them; norms and word rows stay as they are.
-    Int8,
-}
-
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// The processor, by the engine's own kernels.
-    #[default]
-    Processor,
-    /// The processor, by burn in single precision and one thread: what the kernels are compared with.
-    Reference,
+    pub(super) class: DeviceClass,
+    weight_bytes: u64,
 }
 
 /// What a folder holds.
@@ -158,32 +136,31 @@ impl Generator {
         let (ends, sampling) = read_generation(dir, &tokenizer, described.value.eos(), shape.vocabulary)?;
         let thoughts = tokenizer.added_id("<think>").zip(tokenizer.added_id("</think>"));
         let shards = Shards::open(dir)?;
+        let Loaded { model, precision, cached_bytes, weight_bytes } = load(&shards, shape.clone(), options)?;
         let facts = GeneratorFacts {
             architecture: architecture.into(),
             context: shape.context,
             vocabulary: shape.vocabulary,
             parameters: shards.parameters(),
-            precision: match options.precision {
-                Precision::Stored => shards.precision(),
-                Precision::Int8 => "int8".into(),
-            },
+            precision,
             chat: template.is_some(),
-            cached_bytes: shape.cached_elements() * size_of::<f32>(),
+            cached_bytes,
         };
-        let int8 = options.precision == Precision::Int8;
-        let model: Arc<dyn Model> = match options.device {
-            Device::Processor => Arc::new(Native::load(&shards, shape, Machine::new(options.threads), int8)?),
-            Device::Reference if int8 => {
-                return Err(bad("precision", "int8".into(), "as stored, on burn".into()));
-            }
-            Device::Reference => Arc::new(Decoder::<Flex>::load(&shards, shape, &Default::default())?),
-        };
-        Ok(Generator { model, tokenizer, template, ends, thoughts, sampling, facts })
+        let class = options.device.class();
+        Ok(Generator { model, tokenizer, template, ends, thoughts, sampling, facts, class, weight_bytes })
     }
 
     /// What was loaded.
     pub fn facts(&self) -> &GeneratorFacts {
         &self.facts
+    }
+
+    /// How much to take on where this model has a GPU's memory, or a part of it, for itself: what its weights and the work
+    /// between layers leave goes to keys and values.
+    pub fn limits_of(&self, memory_bytes: u64) -> Limits {
+        let left = (memory_bytes / 100 * USABLE).saturating_sub(self.weight_bytes);
+        let kv_bytes = usize::try_from(left).unwrap_or(usize::MAX);
+        Limits { kv_bytes, sequences: GPU_SEQUENCES, prefill_chunk: GPU_CHUNK, ..Limits::default() }
     }
 
     /// Checks a request, lays out its conversation, and cuts it into tokens. `now` is what a template is told that

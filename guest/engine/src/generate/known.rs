@@ -5,6 +5,9 @@
 //! the last bits. How far they may differ is part of the device class, not of the file: whoever writes the file can't
 //! loosen it, and the model's root hash pins the rest.
 //!
+//! A file has one row for each device class and precision that a model is served by: the first in its top level, others in
+//! `more`. A worker needs the row of what it computes on; another class's is none.
+//!
 //! Each prompt goes the way of requests: a chunk that crosses blocks, then a single token behind it.
 
 use super::generator::Generator;
@@ -29,6 +32,10 @@ const SCHEMA: u32 = 1;
 pub enum DeviceClass {
     /// A processor, in single precision.
     Cpu,
+    /// A GPU through CUDA: numbers as wide as the weights are multiplied, sums are in single precision.
+    Cuda,
+    /// The same through Vulkan; nobody is served so.
+    Vulkan,
 }
 
 impl DeviceClass {
@@ -36,6 +43,18 @@ impl DeviceClass {
     fn tolerance(self) -> f32 {
         match self {
             DeviceClass::Cpu => 1e-3,
+            // Two drivers may add in another order, and what lies between layers is rounded to 8 bits of mantissa: a few
+            // roundings of a 256th each. Not seen on a GPU.
+            DeviceClass::Cuda | DeviceClass::Vulkan => 2e-2,
+        }
+    }
+
+    /// As it stands in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeviceClass::Cpu => "cpu",
+            DeviceClass::Cuda => "cuda",
+            DeviceClass::Vulkan => "vulkan",
         }
     }
 }
@@ -52,6 +71,41 @@ pub struct KnownAnswers {
     pub device: DeviceClass,
     /// One a prompt.
     pub answers: Vec<KnownAnswer>,
+    /// Rows of other device classes and precisions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<MoreAnswers>,
+}
+
+/// The same of another device class or precision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreAnswers {
+    /// Types of the weights, as [`super::GeneratorFacts::precision`].
+    pub precision: String,
+    /// What computed them.
+    pub device: DeviceClass,
+    /// One a prompt.
+    pub answers: Vec<KnownAnswer>,
+}
+
+impl KnownAnswers {
+    /// Rows, and what each is of.
+    fn rows(&self) -> impl Iterator<Item = (&str, DeviceClass, &[KnownAnswer])> {
+        let more = self.more.iter().map(|row| (row.precision.as_str(), row.device, row.answers.as_slice()));
+        std::iter::once((self.precision.as_str(), self.device, self.answers.as_slice())).chain(more)
+    }
+
+    /// These answers beside those of a file that is there: what they are of is replaced, other rows stay.
+    pub fn beside(self, mut file: KnownAnswers) -> KnownAnswers {
+        let KnownAnswers { precision, device, answers, .. } = self;
+        if (&precision, device) == (&file.precision, file.device) {
+            file.answers = answers;
+            return file;
+        }
+        file.more.retain(|row| (&row.precision, row.device) != (&precision, device));
+        file.more.push(MoreAnswers { precision, device, answers });
+        file
+    }
 }
 
 /// Logits behind one prompt.
@@ -95,8 +149,9 @@ impl Generator {
         Ok(KnownAnswers {
             schema: SCHEMA,
             precision: facts.precision.clone(),
-            device: DeviceClass::Cpu,
+            device: self.class,
             answers,
+            more: vec![],
         })
     }
 
@@ -112,15 +167,22 @@ impl Generator {
         if theirs.schema != SCHEMA {
             return Err(file.bad("schema", &theirs.schema.to_string(), SCHEMA.to_string()));
         }
-        if (&theirs.precision, theirs.device) != (&ours.precision, ours.device) {
-            let found = format!("{} on {:?}", theirs.precision, theirs.device);
-            return Err(file.bad("precision", &found, format!("{} on {:?}", ours.precision, ours.device)));
-        }
-        if theirs.answers.len() != ours.answers.len() {
-            let found = theirs.answers.len().to_string();
+        let row = theirs.rows().find(|row| (row.0, row.1) == (ours.precision.as_str(), ours.device));
+        let Some((_, _, theirs)) = row else {
+            let of = |precision: &str, device: DeviceClass| format!("{precision} on {}", device.as_str());
+            let found = theirs.rows().map(|row| of(row.0, row.1)).collect::<Vec<_>>().join(", ");
+            let wanted = of(&ours.precision, ours.device);
+            return Err(file.bad(
+                "precision",
+                &found,
+                format!("a row of {wanted}; `cargo xtask answers` adds it"),
+            ));
+        };
+        if theirs.len() != ours.answers.len() {
+            let found = theirs.len().to_string();
             return Err(file.bad("answers", &found, ours.answers.len().to_string()));
         }
-        for (ours, theirs) in ours.answers.iter().zip(&theirs.answers) {
+        for (ours, theirs) in ours.answers.iter().zip(theirs) {
             let ids = |answer: &KnownAnswer| answer.logits.iter().map(|(id, _)| *id).collect::<Vec<_>>();
             if ours.prompt != theirs.prompt || ids(ours) != ids(theirs) {
                 return Err(file.bad(
@@ -129,7 +191,7 @@ impl Generator {
                     "those of this model's vocabulary and context",
                 ));
             }
-            let allowed = DeviceClass::Cpu.tolerance() * ours.spread;
+            let allowed = self.class.tolerance() * ours.spread;
             for ((id, ours), (_, theirs)) in ours.logits.iter().zip(&theirs.logits) {
                 let apart = (ours - theirs).abs();
                 // Not a number is apart from everything.

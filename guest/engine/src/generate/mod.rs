@@ -9,6 +9,7 @@ mod blocks;
 mod event;
 mod generator;
 mod known;
+mod options;
 mod python;
 mod queue;
 mod request;
@@ -19,8 +20,9 @@ mod template;
 mod text;
 
 pub use event::{ClientId, Event, FinishReason, RequestId, TokenLogprob, Usage};
-pub use generator::{Device, Generator, GeneratorFacts, Options, Precision, Prepared, inspect_generator};
-pub use known::{DeviceClass, KNOWN_ANSWERS, KnownAnswer, KnownAnswers};
+pub use generator::{Generator, GeneratorFacts, Prepared, inspect_generator};
+pub use known::{DeviceClass, KNOWN_ANSWERS, KnownAnswer, KnownAnswers, MoreAnswers};
+pub use options::{Device, Options, Precision};
 pub use python::Time;
 pub use request::{
     Chat, MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS, Prompt,

@@ -6,6 +6,7 @@
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
 //! Cache ........... keys and values in blocks (attend.rs)
 //! Packed .......... weights f32 laid out for many tokens (packed.rs); attention of whole texts, norms (encoder.rs)
+//! gpu ............. the same for GPUs, with the features `cuda` or `wgpu` (gpu/)
 //! ```
 //! This is the crate's one place with `unsafe`: vector instructions are compiled for processors that have them and called
 //! only where the processor says so; threads write disjoint places of one slice; files are mapped. Nothing outside needs
@@ -17,6 +18,8 @@
 
 mod attend;
 mod encoder;
+#[cfg(feature = "cubes")]
+pub(crate) mod gpu;
 mod isa;
 mod lanes;
 mod map;

@@ -32,8 +32,22 @@ impl Decoder {
             described: json!({"eos_token": "<|end|>", "chat_template":
                 "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"}),
             generation: json!({}),
-            tensors: tensors(seed),
+            tensors: tensors(seed, WIDTH, 24, false),
         }
+    }
+
+    /// A Qwen3 that is wide enough for every loop of a GPU's kernels: heads of 24, three of them for one of keys, normed.
+    pub fn wide(seed: u64) -> Decoder {
+        let mut decoder = Decoder::random(seed);
+        let sizes = json!({
+            "architectures": ["Qwen3ForCausalLM"], "hidden_size": 96, "intermediate_size": 160,
+            "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 24,
+        });
+        for (name, value) in sizes.as_object().expect("an object") {
+            decoder.config[name] = value.clone();
+        }
+        decoder.tensors = tensors(seed, 96, 160, true);
+        decoder
     }
 
     /// The bytes of model.safetensors.
@@ -91,25 +105,36 @@ fn tokenizer() -> Value {
     })
 }
 
-fn tensors(seed: u64) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+/// Random weights; `normed` ones have norms of heads, and three heads to one of keys instead of two.
+fn tensors(
+    seed: u64,
+    width: usize,
+    inner: usize,
+    normed: bool,
+) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
-        ("model.embed_tokens.weight".into(), vec![VOCABULARY, WIDTH]),
-        ("lm_head.weight".into(), vec![VOCABULARY, WIDTH]),
-        ("model.norm.weight".into(), vec![WIDTH]),
+        ("model.embed_tokens.weight".into(), vec![VOCABULARY, width]),
+        ("lm_head.weight".into(), vec![VOCABULARY, width]),
+        ("model.norm.weight".into(), vec![width]),
     ];
+    let (queries, keys, head) = if normed { (288, 96, 24) } else { (width, width / 2, width / 4) };
     for layer in 0..LAYERS {
         let mut tensor = |part: &str, shape: &[usize]| {
             shapes.push((format!("model.layers.{layer}.{part}.weight"), shape.to_vec()));
         };
-        tensor("self_attn.q_proj", &[WIDTH, WIDTH]);
-        tensor("self_attn.k_proj", &[WIDTH / 2, WIDTH]);
-        tensor("self_attn.v_proj", &[WIDTH / 2, WIDTH]);
-        tensor("self_attn.o_proj", &[WIDTH, WIDTH]);
-        tensor("mlp.gate_proj", &[24, WIDTH]);
-        tensor("mlp.up_proj", &[24, WIDTH]);
-        tensor("mlp.down_proj", &[WIDTH, 24]);
-        tensor("input_layernorm", &[WIDTH]);
-        tensor("post_attention_layernorm", &[WIDTH]);
+        tensor("self_attn.q_proj", &[queries, width]);
+        tensor("self_attn.k_proj", &[keys, width]);
+        tensor("self_attn.v_proj", &[keys, width]);
+        tensor("self_attn.o_proj", &[width, queries]);
+        tensor("mlp.gate_proj", &[inner, width]);
+        tensor("mlp.up_proj", &[inner, width]);
+        tensor("mlp.down_proj", &[width, inner]);
+        tensor("input_layernorm", &[width]);
+        tensor("post_attention_layernorm", &[width]);
+        if normed {
+            tensor("self_attn.q_norm", &[head]);
+            tensor("self_attn.k_norm", &[head]);
+        }
     }
     let mut state = seed | 1;
     let mut draw = || {

@@ -15,7 +15,7 @@ use daemon::ledger;
 use payment::PublicKey;
 use protocol::channel::Part;
 use protocol::config::StaticConfig;
-use protocol::market::{Account, header};
+use protocol::market::{Account, Device, header};
 use ratls::session::Caller;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ struct Gate {
 }
 
 /// `routes` behind the layer, with the routes of the market beside them. Without `pay` all work is unpaid.
-pub fn router(routes: Router, pins: Pins, pay: Option<Arc<Pay>>, facts: Facts) -> Router {
+pub fn router(routes: Router, pins: Pins, pay: Option<Arc<Pay>>, facts: Facts, device: Device) -> Router {
     let gate = Arc::new(Gate { pins, pay: pay.clone(), reading: Semaphore::new(READING) });
-    routes::beside(routes, pay, facts).layer(middleware::from_fn_with_state(gate, guard))
+    routes::beside(routes, pay, facts, device).layer(middleware::from_fn_with_state(gate, guard))
 }
 
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {

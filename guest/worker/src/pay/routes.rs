@@ -16,8 +16,8 @@ use std::sync::Arc;
 pub type Facts = Arc<dyn Fn() -> (Vec<ModelFacts>, Load, u32) + Send + Sync>;
 
 /// `routes` and these.
-pub(super) fn beside(routes: Router, pay: Option<Arc<Pay>>, facts: Facts) -> Router {
-    let device = Arc::new(device());
+pub(super) fn beside(routes: Router, pay: Option<Arc<Pay>>, facts: Facts, device: Device) -> Router {
+    let device = Arc::new(device);
     let worker = {
         let pay = pay.clone();
         async move || Json(worker(pay.as_deref(), &facts, &device))
@@ -59,18 +59,4 @@ async fn payout(State(pay): State<Option<Arc<Pay>>>, body: Bytes) -> Result<Resp
     let payout = Signed::<Payout>::from_bytes(blob.bytes()).map_err(|_| malformed())?;
     pay.on_payout(payout).map_err(|refusal| refused(&refusal))?;
     Ok(http::NO_CONTENT.into_response())
-}
-
-/// The processor and the memory, as the kernel names them.
-fn device() -> Device {
-    let field = |file: &str, name: &str| {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
-    };
-    let name = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into());
-    let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
-    let kib: u64 = memory.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-    let name = name.chars().filter(char::is_ascii).take(64).collect();
-    Device { kind: "cpu".into(), name, memory_bytes: kib.saturating_mul(1024) }
 }

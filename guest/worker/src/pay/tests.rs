@@ -256,7 +256,8 @@ async fn a_worker_that_is_paid_computes_for_no_anonymous_client() {
     let inner = Router::new().route("/v1/embeddings", axum::routing::post(async || "computed"));
     let facts: Facts = Arc::new(|| (Vec::new(), market::Load { running: 0, waiting: 0 }, 1));
     let pins = Pins::of(&config(""));
-    let routes = router(inner, pins, Some(pay), facts);
+    let device = crate::Compute::default().device();
+    let routes = router(inner, pins, Some(pay), facts, device);
     let request = axum::http::Request::post("/v1/embeddings").body(Body::from("{}")).unwrap();
     let service = hyper_util::service::TowerToHyperService::new(routes);
     let response = hyper::service::Service::call(&service, request).await.unwrap();

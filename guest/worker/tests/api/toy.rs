@@ -4,14 +4,14 @@ use crate::writing::{ask, events, joined, post, read, whole};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use worker::{Models, load};
+use worker::{Compute, Models, load};
 
 const PATH: &str = "/v1/chat/completions";
 
 /// The toy under the name that the requests of these tests use.
 fn toy() -> Arc<Models> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ci/toy/data/model");
-    let entry = load("script", &folder).unwrap();
+    let entry = load("script", &folder, &Compute::default()).unwrap();
     assert!(entry.self_test.is_some_and(|test| test.passed));
     Arc::new(Models::new(vec![entry], 1))
 }

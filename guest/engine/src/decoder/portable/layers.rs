@@ -29,8 +29,7 @@ impl<B: Backend> Layer<B> {
         let (width, inner, head) = (shape.width, shape.inner, shape.head);
         let (queries, keys) = (shape.heads * head, shape.kv_heads * head);
         let (q, k, v) = (name(0), name(1), name(2));
-        let norms =
-            || Ok((reader.norm(&name(9), head, shape.eps)?, reader.norm(&name(10), head, shape.eps)?));
+        let norm = |part: usize| reader.norm(&name(part), head, shape.eps);
         Ok(Layer {
             qkv: reader.matrix(&[(&q, queries), (&k, keys), (&v, keys)], width)?,
             out: reader.matrix(&[(&name(3), width)], queries)?,
@@ -38,7 +37,7 @@ impl<B: Backend> Layer<B> {
             down: reader.matrix(&[(&name(6), width)], inner)?,
             before_attention: reader.norm(&name(7), width, shape.eps)?,
             before_mlp: reader.norm(&name(8), width, shape.eps)?,
-            head_norms: if shape.head_norms { Some(norms()?) } else { None },
+            head_norms: if shape.head_norms { Some((norm(9)?, norm(10)?)) } else { None },
         })
     }
 

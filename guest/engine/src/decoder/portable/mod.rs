@@ -1,6 +1,6 @@
 //! The transformer over burn's `Backend`: any device that burn has, in single precision.
 //!
-//! It is what a processor's own kernels are held against, and what runs where there is another device.
+//! It is what a processor's own kernels and those for GPUs are held against.
 
 mod attention;
 mod layers;

@@ -1,0 +1,148 @@
+//! What a model computes on and in which form it holds weights, and loading it so.
+
+use super::known::DeviceClass;
+use crate::decoder::{Decoder, Model, Native, Shape};
+use crate::device;
+use crate::error::EngineError;
+use crate::kernels::Machine;
+use crate::shards::Shards;
+use burn::backend::Flex;
+use std::sync::Arc;
+
+/// How a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// In which form weights are multiplied by.
+    pub precision: Precision,
+    /// Threads that compute, that of the scheduler among them; 0: as many as the process may use.
+    pub threads: usize,
+    /// What computes.
+    pub device: Device,
+}
+
+/// In which form weights are multiplied by. Activations are in single precision on a processor; a GPU multiplies numbers as
+/// wide as the weights, and adds in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As the files have them; mapped, on a processor.
+    #[default]
+    Stored,
+    /// bfloat16; on a processor only what is stored so.
+    Bf16,
+    /// Single precision; on a processor only what is stored so.
+    F32,
+    /// Rounded, as they are loaded, to bytes with a scale for 32 of them; norms and word rows stay as they are.
+    Int8,
+}
+
+impl Precision {
+    /// As settings have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Precision::Stored => "as stored",
+            Precision::Bf16 => "bf16",
+            Precision::F32 => "f32",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor, by the engine's own kernels.
+    #[default]
+    Processor,
+    /// The processor, by burn in single precision and one thread: what the kernels are compared with.
+    Reference,
+    /// The first GPU, through CUDA: what [`crate::gpu`] finds.
+    Gpu,
+    /// Whatever Vulkan has, for development: the kernels of [`Device::Gpu`] where no GPU is.
+    #[cfg(feature = "wgpu")]
+    Vulkan,
+}
+
+impl Device {
+    /// Whose known answers it is held against.
+    pub fn class(self) -> DeviceClass {
+        match self {
+            Device::Processor | Device::Reference => DeviceClass::Cpu,
+            Device::Gpu => DeviceClass::Cuda,
+            #[cfg(feature = "wgpu")]
+            Device::Vulkan => DeviceClass::Vulkan,
+        }
+    }
+}
+
+/// A transformer on its device.
+pub(super) struct Loaded {
+    pub model: Arc<dyn Model>,
+    /// Form of its weights.
+    pub precision: String,
+    /// Bytes of keys and values a token.
+    pub cached_bytes: usize,
+    /// Bytes of its weights on the device.
+    pub weight_bytes: u64,
+}
+
+/// Reads the weights of a shape onto the device that is asked for.
+pub(super) fn load(shards: &Shards, shape: Shape, options: Options) -> Result<Loaded, EngineError> {
+    match options.device {
+        Device::Processor => on_processor(shards, shape, options),
+        Device::Reference => {
+            as_stored(options.precision, "burn on a processor", shards, &["as stored"])?;
+            let (precision, cached_bytes) = (shards.precision(), shape.cached_elements() * size_of::<f32>());
+            let weight_bytes = shards.parameters() * size_of::<f32>() as u64;
+            let model = Arc::new(Decoder::<Flex>::load(shards, shape, &Default::default())?);
+            Ok(Loaded { model, precision, cached_bytes, weight_bytes })
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Gpu => Err(device::NoGpu::NotBuilt.into()),
+        #[cfg(feature = "cuda")]
+        Device::Gpu => {
+            device::gpu()?;
+            on_gpu::<cubecl::cuda::CudaRuntime>(shards, shape, options)
+        }
+        #[cfg(feature = "wgpu")]
+        Device::Vulkan => on_gpu::<cubecl::wgpu::WgpuRuntime>(shards, shape, options),
+    }
+}
+
+#[cfg(feature = "cubes")]
+fn on_gpu<R: burn_cubecl::CubeRuntime>(
+    shards: &Shards,
+    shape: Shape,
+    options: Options,
+) -> Result<Loaded, EngineError> {
+    let elements = shape.cached_elements();
+    let held = crate::decoder::cubes::load::<R>(shards, shape, options.precision, R::Device::default())?;
+    let cached_bytes = elements * held.width;
+    Ok(Loaded { model: held.model, precision: held.precision.into(), cached_bytes, weight_bytes: held.bytes })
+}
+
+fn on_processor(shards: &Shards, shape: Shape, options: Options) -> Result<Loaded, EngineError> {
+    let int8 = options.precision == Precision::Int8;
+    if !int8 {
+        as_stored(options.precision, "a processor", shards, &["as stored", "int8"])?;
+    }
+    let precision = if int8 { Precision::Int8.as_str().into() } else { shards.precision() };
+    let cached_bytes = shape.cached_elements() * size_of::<f32>();
+    let weight_bytes = shards.bytes();
+    let model = Arc::new(Native::load(shards, shape, Machine::new(options.threads), int8)?);
+    Ok(Loaded { model, precision, cached_bytes, weight_bytes })
+}
+
+/// Fails unless weights are wanted in the form that they are stored in.
+fn as_stored(
+    wanted: Precision,
+    device: &'static str,
+    shards: &Shards,
+    there: &[&str],
+) -> Result<(), EngineError> {
+    let found = shards.precision();
+    if wanted == Precision::Stored || wanted.as_str() == found {
+        return Ok(());
+    }
+    let expected = there.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ");
+    Err(EngineError::Precision { wanted: wanted.as_str(), device, found, expected })
+}

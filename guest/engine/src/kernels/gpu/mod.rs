@@ -1,0 +1,13 @@
+//! GPUs: whether there is one, and kernels for it.
+//!
+//! The kernels are written once for every runtime of CubeCL. In production that is CUDA; Vulkan is for development.
+
+mod board;
+mod ops;
+#[cfg(feature = "cuda")]
+mod probe;
+
+pub(crate) use board::{Board, Buffer, Heads, Places, Weight, Width};
+pub(crate) use ops::GROUP;
+#[cfg(feature = "cuda")]
+pub(crate) use probe::probe;
