@@ -101,7 +101,9 @@ fn llama(house: &House, pins: &Path, folder: &Path) -> Result<PathBuf> {
     let mut pip = host::online(&house.tools).command("python3");
     pip.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes"]);
     pip.args(["--no-binary=:all:", "--wheel-dir"]).arg(&out).arg("--requirement").arg(&pin);
-    let path = std::env::join_paths([programs, "/usr/bin".into(), "/bin".into()])?;
+    // The folders of system programs too: entering the root needs `chroot`.
+    let path = [programs, "/usr/sbin".into(), "/usr/bin".into(), "/sbin".into(), "/bin".into()];
+    let path = std::env::join_paths(path)?;
     pip.env("PATH", path).env("PYTHONPATH", &tools).env("CMAKE_ARGS", FLAGS);
     host::run(&mut pip)?;
     crate::reference::unpack(house, &out, &site)?;
