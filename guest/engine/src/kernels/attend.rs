@@ -9,7 +9,7 @@
 
 use super::lanes::Lanes;
 use super::rowwise::softmax;
-use super::tile::{Element, Row, Work, tiles};
+use super::tile::{Element, Work, tiles};
 
 /// Tokens of one block of keys and values.
 pub(crate) const BLOCK: usize = 16;
@@ -62,10 +62,7 @@ pub(super) unsafe fn heads<L: Lanes, E: Element>(work: Heads<'_>) {
     unsafe {
         for (index, block) in work.blocks.iter().enumerate() {
             let first = index * BLOCK;
-            let row = Row {
-                weights: work.keys.add(*block as usize * work.stride * E::BYTES),
-                scales: std::ptr::null(),
-            };
+            let row = work.keys.add(*block as usize * work.stride * E::BYTES);
             let (x, out) = (work.q.as_ptr(), work.scores.add(first));
             let (x_stride, out_stride) = (work.head, work.row());
             let tile = Work { row, cols: work.head, x, x_stride, out, out_stride, add: false };
@@ -136,8 +133,7 @@ unsafe fn vectors<L: Lanes, E: Element, const Q: usize, const C: usize>(
             let first = index * BLOCK;
             let values = work.values.add(*block as usize * work.stride * E::BYTES);
             for position in 0..BLOCK.min(all - first) {
-                let at = values.add((position * work.head + column) * E::BYTES);
-                let row = Row { weights: at, scales: std::ptr::null() };
+                let row = values.add((position * work.head + column) * E::BYTES);
                 let v: [L::V; C] = std::array::from_fn(|c| E::lanes::<L>(row, c * L::N));
                 for q in 0..Q {
                     let score = *work.scores.add((query + q) * work.row() + first + position);
@@ -171,9 +167,8 @@ unsafe fn rest<L: Lanes, E: Element>(work: Heads<'_>, query: usize, queries: usi
                 let mut bytes = [0u8; 64];
                 let from = work.values.add(element * E::BYTES);
                 bytes.as_mut_ptr().copy_from_nonoverlapping(from, left * E::BYTES);
-                let row = Row { weights: bytes.as_ptr(), scales: std::ptr::null() };
                 let score = L::splat(*work.scores.add(query * work.row() + position));
-                let sum = L::fma(score, E::lanes::<L>(row, 0), L::load(sums.as_ptr().cast()));
+                let sum = L::fma(score, E::lanes::<L>(bytes.as_ptr(), 0), L::load(sums.as_ptr().cast()));
                 L::store(sums.as_mut_ptr(), sum);
             }
             place(&work, query).add(column).copy_from_nonoverlapping(sums.as_ptr(), left);

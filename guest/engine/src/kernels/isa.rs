@@ -1,12 +1,12 @@
 //! Which instruction set computes, and the entrances to the loops compiled for each.
 
 use super::attend::{Heads, heads};
+use super::bytes;
 use super::encoder;
 use super::lanes::{Lanes, Plain};
-use super::narrow::{Narrow, narrow};
 use super::packed;
 use super::rowwise;
-use super::tile::{Bf16, F16, F32, Int8, Work, streamed, tiles, widen};
+use super::tile::{Bf16, F16, F32, Work, streamed, tiles, widen};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 use std::sync::OnceLock;
@@ -35,7 +35,10 @@ impl Isa {
                 all.push(Isa(Set::Avx2));
                 let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
                 let rest = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq");
-                all.extend((wide && rest).then_some(Isa(Set::Avx512)));
+                // Those before them are served with AVX2.
+                let products =
+                    is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
+                all.extend((wide && rest && products).then_some(Isa(Set::Avx512)));
             }
         }
         all
@@ -84,7 +87,7 @@ macro_rules! compiled {
                 unsafe { generic::<Avx2 $(, $element)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             unsafe fn avx512($($arg: $type),*) {
                 // SAFETY: as the caller vouches.
                 unsafe { generic::<Avx512 $(, $element)?>($($arg),*) }
@@ -120,8 +123,8 @@ compiled!(
     streamed_bf16(work: Work, rows: usize, tokens: usize) = streamed, Bf16
 );
 compiled!(
-    /// [`narrow`]: signed bytes with scales, few tokens.
-    narrow_int8(work: Narrow, rows: usize, tokens: usize) = narrow,
+    /// [`bytes::bytes`]: signed bytes with scales.
+    bytes(work: bytes::Work, tokens: usize) = bytes::bytes,
 );
 compiled!(
     /// [`widen`] of single precision.
@@ -134,10 +137,6 @@ compiled!(
 compiled!(
     /// [`widen`] of bfloat16.
     widen_bf16(work: Work, rows: usize) = widen, Bf16
-);
-compiled!(
-    /// [`widen`] of signed bytes with scales.
-    widen_int8(work: Work, rows: usize) = widen, Int8
 );
 compiled!(
     /// [`heads`]: attention of some query heads.

@@ -14,18 +14,23 @@ pub(super) trait Lanes: Copy {
     const WIDE: bool;
     /// A vector of `N` numbers.
     type V: Copy;
+    /// A vector of `N` whole numbers.
+    type I: Copy;
+    /// `4 * N` bytes.
+    type B: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const u8) -> Self::V;
     unsafe fn load_f16(p: *const u8) -> Self::V;
     unsafe fn load_bf16(p: *const u8) -> Self::V;
-    unsafe fn load_i8(p: *const i8) -> Self::V;
-    /// The one f16 at `p`, everywhere.
-    unsafe fn splat_f16(p: *const u16) -> Self::V;
-    /// Products of 32 bytes and 32 words, exactly added up to `N` sums, each below 2^24.
-    unsafe fn dot(w: *const i8, x: *const i16) -> Self::V;
-    /// 16 f16 at `scales` times 16 numbers at `x`, to `out`.
-    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32);
+    /// `4 * N` bytes at `p`.
+    unsafe fn bytes(p: *const u8) -> Self::B;
+    /// What [`Lanes::dot`]s are added to, for weights that are 128 too much: the number at `p`, or 0 where `dot` takes it off.
+    unsafe fn start(p: *const i32) -> Self::I;
+    /// `dot[i]` and the products of bytes `4 * i..4 * i + 4` of `w` and the four signed ones at `x`, exactly.
+    unsafe fn dot(dot: Self::I, w: Self::B, x: *const i8) -> Self::I;
+    /// As numbers.
+    unsafe fn whole(i: Self::I) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -53,6 +58,8 @@ impl Lanes for Plain {
     const N: usize = 8;
     const WIDE: bool = false;
     type V = [f32; 8];
+    type I = [i32; 8];
+    type B = [u8; 32];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -78,31 +85,27 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(p: *const i8) -> Self::V {
-        // SAFETY: as the caller vouches.
-        unsafe { Self::each(p.cast(), |x: i8| f32::from(x)) }
+    unsafe fn bytes(p: *const u8) -> Self::B {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { p.cast::<[u8; 32]>().read_unaligned() }
     }
 
     #[inline(always)]
-    unsafe fn splat_f16(p: *const u16) -> Self::V {
-        // SAFETY: as the caller vouches.
-        [f16::from_bits(unsafe { p.read_unaligned() }).to_f32(); 8]
+    unsafe fn start(_: *const i32) -> Self::I {
+        [0; 8]
     }
 
     #[inline(always)]
-    unsafe fn dot(w: *const i8, x: *const i16) -> Self::V {
-        // SAFETY: the caller vouches for 32 of each.
-        let product =
-            |i: usize| unsafe { i32::from(w.add(i).read_unaligned()) * i32::from(x.add(i).read_unaligned()) };
-        std::array::from_fn(|lane| (0..4).map(|i| product(lane + 8 * i)).sum::<i32>() as f32)
+    unsafe fn dot(dot: Self::I, w: Self::B, x: *const i8) -> Self::I {
+        // SAFETY: the caller vouches for four bytes.
+        let x = unsafe { x.cast::<[i8; 4]>().read_unaligned() };
+        let product = |i: usize, k: usize| (i32::from(w[4 * i + k]) - 128) * i32::from(x[k]);
+        std::array::from_fn(|i| dot[i] + (0..4).map(|k| product(i, k)).sum::<i32>())
     }
 
     #[inline(always)]
-    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
-        for i in 0..16 {
-            // SAFETY: the caller vouches for 16 of each.
-            unsafe { *out.add(i) = f16::from_bits(scales.add(i).read_unaligned()).to_f32() * *x.add(i) };
-        }
+    unsafe fn whole(i: Self::I) -> Self::V {
+        i.map(|x| x as f32)
     }
 
     #[inline(always)]

@@ -12,11 +12,11 @@
 //! only where the processor says so; threads write disjoint places of one slice; files are mapped. Nothing outside needs
 //! `unsafe` to use it, and slices of wrong lengths panic.
 //!
-//! Activations are in single precision, whatever the weights are; only where few tokens meet weights of bytes they are rounded
-//! to 16 bits (narrow.rs). What is computed for a token is the same to the last bit with any number of threads and in any
-//! company, but that with weights of bytes many tokens (a prompt) are not rounded and few are.
+//! Activations are in single precision; where they meet weights of bytes they are rounded to bytes too (bytes.rs). What is
+//! computed for a token is the same to the last bit with any number of threads and in any company.
 
 mod attend;
+mod bytes;
 mod encoder;
 #[cfg(feature = "cubes")]
 pub(crate) mod gpu;
@@ -24,7 +24,6 @@ mod isa;
 mod lanes;
 mod map;
 mod matrix;
-mod narrow;
 mod packed;
 mod pool;
 mod rowwise;

@@ -123,7 +123,12 @@ impl Packed {
 
 /// First token and number of tokens of each tile, all about equally long.
 pub(super) fn tiles_of(isa: Isa, tokens: usize) -> Vec<(usize, usize)> {
-    let count = tokens.div_ceil(if isa.is_wide() { WIDE } else { NARROW });
+    cut(tokens, if isa.is_wide() { WIDE } else { NARROW })
+}
+
+/// The same of at most `most` tokens.
+pub(super) fn cut(tokens: usize, most: usize) -> Vec<(usize, usize)> {
+    let count = tokens.div_ceil(most);
     (0..count).map(|i| (i * tokens / count, (i + 1) * tokens / count - i * tokens / count)).collect()
 }
 

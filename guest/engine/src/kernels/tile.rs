@@ -9,10 +9,8 @@
 
 use super::lanes::Lanes;
 
-/// Elements that share a scale in [`Int8`].
-pub(super) const GROUP: usize = 32;
-/// Elements of a turn of the loop: whole vectors of every instruction set, one group.
-const STEP: usize = GROUP;
+/// Elements of a turn of the loop: whole vectors of every instruction set.
+const STEP: usize = 32;
 /// Up to so many tokens, memory is asked for weights ahead.
 pub(super) const ASK: usize = 4;
 /// How far ahead, in bytes.
@@ -23,25 +21,19 @@ pub(super) trait Element {
     /// Bytes of one.
     const BYTES: usize;
 
-    /// Elements `k..k + N` of a row, widened. A row of [`Int8`] has scales, one a group.
+    /// Elements `k..k + N` of a row, widened.
     ///
     /// # Safety
-    /// The processor has `L`, and the elements and their scale are there.
+    /// The processor has `L`, and the elements are there.
     unsafe fn lanes<L: Lanes>(row: Row, k: usize) -> L::V;
 }
 
-/// Address of a row of weights and of its scales.
-#[derive(Clone, Copy)]
-pub(super) struct Row {
-    pub weights: *const u8,
-    pub scales: *const u16,
-}
+/// Address of a row of weights.
+pub(super) type Row = *const u8;
 
 pub(super) struct F32;
 pub(super) struct F16;
 pub(super) struct Bf16;
-/// Signed bytes; [`GROUP`] of them have one f16 as scale.
-pub(super) struct Int8;
 
 impl Element for F32 {
     const BYTES: usize = 4;
@@ -49,7 +41,7 @@ impl Element for F32 {
     #[inline(always)]
     unsafe fn lanes<L: Lanes>(row: Row, k: usize) -> L::V {
         // SAFETY: as the caller vouches, here and below.
-        unsafe { L::load(row.weights.add(k * 4)) }
+        unsafe { L::load(row.add(k * 4)) }
     }
 }
 
@@ -59,7 +51,7 @@ impl Element for F16 {
     #[inline(always)]
     unsafe fn lanes<L: Lanes>(row: Row, k: usize) -> L::V {
         // SAFETY: see above.
-        unsafe { L::load_f16(row.weights.add(k * 2)) }
+        unsafe { L::load_f16(row.add(k * 2)) }
     }
 }
 
@@ -69,17 +61,7 @@ impl Element for Bf16 {
     #[inline(always)]
     unsafe fn lanes<L: Lanes>(row: Row, k: usize) -> L::V {
         // SAFETY: see above.
-        unsafe { L::load_bf16(row.weights.add(k * 2)) }
-    }
-}
-
-impl Element for Int8 {
-    const BYTES: usize = 1;
-
-    #[inline(always)]
-    unsafe fn lanes<L: Lanes>(row: Row, k: usize) -> L::V {
-        // SAFETY: see above.
-        unsafe { L::mul(L::load_i8(row.weights.add(k).cast()), L::splat_f16(row.scales.add(k / GROUP))) }
+        unsafe { L::load_bf16(row.add(k * 2)) }
     }
 }
 
@@ -119,13 +101,8 @@ impl Work {
 
     #[inline(always)]
     unsafe fn at<E: Element>(&self, row: usize) -> Row {
-        // SAFETY: the caller stays within the rows that there are; scales of others than `Int8` are never read.
-        unsafe {
-            Row {
-                weights: self.row.weights.add(row * self.cols * E::BYTES),
-                scales: self.row.scales.wrapping_add(row * self.cols.div_ceil(GROUP)),
-            }
-        }
+        // SAFETY: the caller stays within the rows that there are.
+        unsafe { self.row.add(row * self.cols * E::BYTES) }
     }
 }
 
@@ -141,9 +118,9 @@ unsafe fn tile<L: Lanes, E: Element, const R: usize, const T: usize>(work: Work)
         while k + STEP <= work.cols {
             if T <= ASK {
                 for row in &rows {
-                    L::ask(row.weights.wrapping_add(ahead + k * E::BYTES));
+                    L::ask(row.wrapping_add(ahead + k * E::BYTES));
                     if STEP * E::BYTES > 64 {
-                        L::ask(row.weights.wrapping_add(ahead + k * E::BYTES + 64));
+                        L::ask(row.wrapping_add(ahead + k * E::BYTES + 64));
                     }
                 }
             }
@@ -208,10 +185,9 @@ unsafe fn tail<L: Lanes, E: Element, const R: usize, const T: usize>(
         }
         for r in 0..R {
             let mut weights = [0u8; 64];
-            let from = rows[r].weights.add(k * E::BYTES);
+            let from = rows[r].add(k * E::BYTES);
             weights.as_mut_ptr().copy_from_nonoverlapping(from, left * E::BYTES);
-            let row = Row { weights: weights.as_ptr(), scales: rows[r].scales.wrapping_add(k / GROUP) };
-            let w = E::lanes::<L>(row, 0);
+            let w = E::lanes::<L>(weights.as_ptr(), 0);
             for t in 0..T {
                 sums[r][t] = L::fma(w, L::load(xs[t].as_ptr().cast()), sums[r][t]);
             }
@@ -306,10 +282,9 @@ pub(super) unsafe fn widen<L: Lanes, E: Element>(work: Work, rows: usize) {
             let left = work.cols - k;
             if left > 0 {
                 let (mut weights, mut wide) = ([0u8; 64], [0f32; 16]);
-                let from = row.weights.add(k * E::BYTES);
+                let from = row.add(k * E::BYTES);
                 weights.as_mut_ptr().copy_from_nonoverlapping(from, left * E::BYTES);
-                let last = Row { weights: weights.as_ptr(), scales: row.scales.wrapping_add(k / GROUP) };
-                L::store(wide.as_mut_ptr(), E::lanes::<L>(last, 0));
+                L::store(wide.as_mut_ptr(), E::lanes::<L>(weights.as_ptr(), 0));
                 out.add(k).copy_from_nonoverlapping(wide.as_ptr(), left);
             }
         }

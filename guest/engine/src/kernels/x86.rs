@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
-/// The foundation of AVX-512.
+/// AVX-512 with products of bytes (VNNI) and of bfloat16.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
@@ -19,6 +19,8 @@ impl Lanes for Avx2 {
     const N: usize = 8;
     const WIDE: bool = false;
     type V = __m256;
+    type I = __m256i;
+    type B = __m256i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -44,34 +46,28 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(p: *const i8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    unsafe fn bytes(p: *const u8) -> __m256i {
+        unsafe { _mm256_xor_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi8(-128)) }
     }
 
     #[inline(always)]
-    unsafe fn splat_f16(p: *const u16) -> __m256 {
-        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(p.read_unaligned() as i16)) }
+    unsafe fn start(_: *const i32) -> __m256i {
+        unsafe { _mm256_setzero_si256() }
     }
 
     #[inline(always)]
-    unsafe fn dot(w: *const i8, x: *const i16) -> __m256 {
+    unsafe fn dot(dot: __m256i, w: __m256i, x: *const i8) -> __m256i {
         unsafe {
-            let half = |i: usize| {
-                let w = _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(i).cast()));
-                _mm256_madd_epi16(w, _mm256_loadu_si256(x.add(i).cast()))
-            };
-            _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(16)))
+            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+            // Pairs of products stay below 2^15: bytes of x are at most 127.
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+            _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
-    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
-        for i in [0, 8] {
-            unsafe {
-                let wide = _mm256_cvtph_ps(_mm_loadu_si128(scales.add(i).cast()));
-                _mm256_storeu_ps(out.add(i), _mm256_mul_ps(wide, _mm256_loadu_ps(x.add(i))));
-            }
-        }
+    unsafe fn whole(i: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(i) }
     }
 
     #[inline(always)]
@@ -113,6 +109,8 @@ impl Lanes for Avx512 {
     const N: usize = 16;
     const WIDE: bool = true;
     type V = __m512;
+    type I = __m512i;
+    type B = __m512i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -138,29 +136,23 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(p: *const i8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    unsafe fn bytes(p: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn splat_f16(p: *const u16) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(p.read_unaligned() as i16)) }
+    unsafe fn start(p: *const i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(p.read_unaligned()) }
     }
 
     #[inline(always)]
-    unsafe fn dot(w: *const i8, x: *const i16) -> __m512 {
-        unsafe {
-            let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(w.cast()));
-            _mm512_cvtepi32_ps(_mm512_madd_epi16(w, _mm512_loadu_si512(x.cast())))
-        }
+    unsafe fn dot(dot: __m512i, w: __m512i, x: *const i8) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
     }
 
     #[inline(always)]
-    unsafe fn scales(scales: *const u16, x: *const f32, out: *mut f32) {
-        unsafe {
-            let wide = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
-            _mm512_storeu_ps(out, _mm512_mul_ps(wide, _mm512_loadu_ps(x)));
-        }
+    unsafe fn whole(i: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(i) }
     }
 
     #[inline(always)]
