@@ -76,6 +76,9 @@ pub(crate) struct Piece<'a> {
     pub blocks: &'a [u32],
     /// Whether the logits behind the last token are wanted.
     pub logits: bool,
+    /// Whether this is a token of an answer. Those are computed another way than tokens of prompts; each way what is
+    /// computed for a token does not depend on its company.
+    pub answer: bool,
 }
 
 /// A loaded decoder, on whatever device.

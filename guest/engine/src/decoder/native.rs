@@ -97,7 +97,7 @@ impl Native {
         let State { caches, buffers } = running;
         buffers.fit(pass.tokens, &self.shape);
         buffers.x.clear();
-        for id in pieces.iter().flat_map(|piece| piece.ids) {
+        for id in pass.order.iter().flat_map(|piece| piece.ids) {
             self.words.append_row(*id as usize, &mut buffers.x)?;
         }
         for (layer, cache) in self.layers.iter().zip(caches) {
@@ -109,7 +109,8 @@ impl Native {
         let mut last = vec![0.0; wanted.len()];
         self.machine.normed(&wanted, &self.norm, self.eps(), &mut last);
         let mut logits = vec![0.0; pass.wanted.len() * self.shape.vocabulary];
-        self.head.multiply(&self.machine, &last, &mut logits, false);
+        // Few rows, whatever they are of.
+        self.head.multiply(&self.machine, &last, &mut logits, false, 0);
         Ok(logits)
     }
 
@@ -122,7 +123,7 @@ impl Native {
         let Buffers { x, normed, qkv, seen, both, gated } = buffers;
         let stride = shape.stride();
         machine.normed(x, &layer.before_attention, eps, normed);
-        layer.qkv.multiply(machine, normed, qkv, false);
+        layer.qkv.multiply(machine, normed, qkv, false, pass.prompts);
         machine.pool().rows(qkv, stride, |row, qkv| self.turn(layer, pass, row, qkv));
         for (row, (block, slot)) in pass.places.iter().enumerate() {
             let keys = &qkv[row * stride + shape.heads * shape.head..][..2 * shape.kv_heads * shape.head];
@@ -130,11 +131,11 @@ impl Native {
             cache.write(*block, *slot, keys, values);
         }
         attention(machine, cache, &pass.spans, shape.heads, (qkv, stride), seen);
-        layer.out.multiply(machine, seen, x, true);
+        layer.out.multiply(machine, seen, x, true, pass.prompts);
         machine.normed(x, &layer.before_mlp, eps, normed);
-        layer.gate_up.multiply(machine, normed, both, false);
+        layer.gate_up.multiply(machine, normed, both, false, pass.prompts);
         machine.gated(both, shape.inner, gated);
-        layer.down.multiply(machine, gated, x, true);
+        layer.down.multiply(machine, gated, x, true, pass.prompts);
     }
 
     /// Norms queries and keys of one token head by head, where the family does, and turns them by its position.
@@ -166,34 +167,57 @@ impl Shape {
 
 /// What all layers of a pass share.
 struct Pass<'a> {
+    /// Pieces as they are computed: prompts, then answers.
+    order: Vec<&'a Piece<'a>>,
     tokens: usize,
+    /// Tokens of prompts.
+    prompts: usize,
     spans: Vec<Span<'a>>,
     /// Block and slot of each row's keys.
     places: Vec<(u32, usize)>,
     /// `[tokens, head / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// Rows whose logits are asked for.
+    /// Rows whose logits are asked for, in the order of the pieces as they were given.
     wanted: Vec<usize>,
 }
 
 impl<'a> Pass<'a> {
     fn new(pieces: &'a [Piece<'a>], shape: &Shape) -> Self {
+        let (answers, prompts): (Vec<_>, Vec<_>) =
+            pieces.iter().enumerate().partition(|(_, piece)| piece.answer);
+        let count = |pieces: &[(usize, &Piece<'_>)]| pieces.iter().map(|(_, piece)| piece.ids.len()).sum();
+        let mut pass = Pass {
+            order: vec![],
+            tokens: 0,
+            prompts: count(&prompts),
+            spans: vec![],
+            places: vec![],
+            cos: vec![],
+            sin: vec![],
+            wanted: vec![],
+        };
         let frequencies = shape.rope.frequencies(shape.head);
-        let mut pass =
-            Pass { tokens: 0, spans: vec![], places: vec![], cos: vec![], sin: vec![], wanted: vec![] };
-        for piece in pieces {
-            let (first, count, start) = (pass.tokens, piece.ids.len(), piece.start);
-            pass.spans.push(Span { first, count, start, blocks: piece.blocks });
-            for position in start..start + count {
-                pass.places.push((piece.blocks[position / BLOCK], position % BLOCK));
-                pass.cos.extend(frequencies.iter().map(|f| (f * position as f32).cos()));
-                pass.sin.extend(frequencies.iter().map(|f| (f * position as f32).sin()));
-            }
-            pass.tokens += count;
-            pass.wanted.extend(piece.logits.then_some(pass.tokens - 1));
+        let mut wanted = vec![];
+        for (index, piece) in prompts.into_iter().chain(answers) {
+            pass.enter(piece, &frequencies);
+            wanted.extend(piece.logits.then_some((index, pass.tokens - 1)));
         }
+        wanted.sort_unstable();
+        pass.wanted = wanted.into_iter().map(|(_, row)| row).collect();
         pass
+    }
+
+    fn enter(&mut self, piece: &'a Piece<'a>, frequencies: &[f32]) {
+        let (first, count, start) = (self.tokens, piece.ids.len(), piece.start);
+        self.order.push(piece);
+        self.spans.push(Span { first, count, start, blocks: piece.blocks });
+        for position in start..start + count {
+            self.places.push((piece.blocks[position / BLOCK], position % BLOCK));
+            self.cos.extend(frequencies.iter().map(|f| (f * position as f32).cos()));
+            self.sin.extend(frequencies.iter().map(|f| (f * position as f32).sin()));
+        }
+        self.tokens += count;
     }
 }
 

@@ -235,7 +235,7 @@ impl Generator {
         let Prepared { tokens, .. } = self.prepare(Request::new(Prompt::Tokens(ids.to_vec())), None)?;
         let blocks: Vec<u32> = (0..tokens.len().div_ceil(BLOCK) as u32).collect();
         let mut runner = self.model.clone().runner(blocks.len());
-        runner.forward(&[Piece { ids: &tokens, start: 0, blocks: &blocks, logits: true }])
+        runner.forward(&[Piece { ids: &tokens, start: 0, blocks: &blocks, logits: true, answer: false }])
     }
 
     fn is_thinking(&self, tokens: &[u32]) -> bool {

@@ -211,8 +211,10 @@ impl Generator {
         let mut runner = self.model.clone().runner(blocks.len());
         let (before, last) = prompt.split_at(prompt.len() - 1);
         if !before.is_empty() {
-            runner.forward(&[Piece { ids: before, start: 0, blocks: &blocks, logits: false }])?;
+            let chunk = Piece { ids: before, start: 0, blocks: &blocks, logits: false, answer: false };
+            runner.forward(&[chunk])?;
         }
-        runner.forward(&[Piece { ids: last, start: before.len(), blocks: &blocks, logits: true }])
+        let start = before.len();
+        runner.forward(&[Piece { ids: last, start, blocks: &blocks, logits: true, answer: true }])
     }
 }

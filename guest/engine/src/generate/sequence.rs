@@ -101,7 +101,8 @@ impl Sequence {
     /// The next `len` tokens for a pass.
     pub fn piece(&self, len: usize) -> Piece<'_> {
         let ids = &self.tokens[self.done..self.done + len];
-        Piece { ids, start: self.done, blocks: &self.blocks, logits: self.is_last(len) }
+        let (logits, answer) = (self.is_last(len), !self.is_prompt());
+        Piece { ids, start: self.done, blocks: &self.blocks, logits, answer }
     }
 
     /// Notes that `len` tokens were computed; full blocks become known.

@@ -27,8 +27,6 @@ const WIDE: usize = 12;
 const NARROW: usize = 4;
 /// Words of a token's group in a tile: two and the bytes.
 const RECORD: usize = 2 + GROUP / 4;
-/// How far ahead memory is asked for weights where it is what is waited for, in bytes.
-const AHEAD: usize = 4096;
 
 /// Bytes of a block of rows of `cols` elements.
 pub(super) fn block_bytes(cols: usize) -> usize {
@@ -73,6 +71,7 @@ fn quantised(group: &[f32], bytes: &mut [u8]) -> f16 {
 const MAGIC: f32 = 12_582_912.0;
 
 /// One row of a block in single precision; `row` is less than 16.
+#[cfg(test)]
 pub(super) fn row(block: &[u8], row: usize, out: &mut [f32]) {
     let groups = out.len().div_ceil(GROUP);
     for (g, out) in out.chunks_mut(GROUP).enumerate() {
@@ -205,7 +204,7 @@ unsafe fn halves<L: Lanes, const T: usize>(work: Work) {
 /// A vector of rows for all `T` tokens.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const T: usize>(work: Work, first: usize) {
-    // SAFETY: as the caller vouches; what is asked for need not be there.
+    // SAFETY: as the caller vouches.
     unsafe {
         let weights = work.block.add(first * 4);
         let scales = work.block.add(work.groups * WEIGHTS + first * 2);
@@ -215,9 +214,6 @@ unsafe fn tile<L: Lanes, const T: usize>(work: Work, first: usize) {
             let mut dots: [L::I; T] = std::array::from_fn(|t| L::start(x.add(t * RECORD + 1).cast()));
             for j in 0..GROUP / 4 {
                 let at = weights.add(g * WEIGHTS + j * BLOCK * 4);
-                if T <= 2 {
-                    L::ask(at.wrapping_add(AHEAD));
-                }
                 let w = L::bytes(at);
                 for (t, dot) in dots.iter_mut().enumerate() {
                     *dot = L::dot(*dot, w, x.add(t * RECORD + 2 + j).cast());

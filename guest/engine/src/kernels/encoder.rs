@@ -206,7 +206,7 @@ mod tests {
     use crate::kernels::{Isa, Pool};
 
     fn machines() -> Vec<Machine> {
-        Isa::all().into_iter().map(|isa| Machine { isa, pool: Pool::new(2) }).collect()
+        Isa::all().into_iter().map(|isa| Machine { isa, pool: Pool::new(2), pairs: false }).collect()
     }
 
     fn wave(count: usize, step: f64) -> Vec<f32> {

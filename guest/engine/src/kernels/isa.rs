@@ -5,8 +5,9 @@ use super::bytes;
 use super::encoder;
 use super::lanes::{Lanes, Plain};
 use super::packed;
+use super::panels;
 use super::rowwise;
-use super::tile::{Bf16, F16, F32, Work, streamed, tiles, widen};
+use super::tile::{Bf16, F16, F32, Work, streamed, widen};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 use std::sync::OnceLock;
@@ -107,10 +108,6 @@ macro_rules! compiled {
 }
 
 compiled!(
-    /// [`tiles`] over single precision.
-    tiles_f32(work: Work, rows: usize, tokens: usize) = tiles, F32
-);
-compiled!(
     /// [`streamed`] over single precision.
     streamed_f32(work: Work, rows: usize, tokens: usize) = streamed, F32
 );
@@ -152,7 +149,15 @@ compiled!(
 );
 compiled!(
     /// [`packed::packed`].
-    packed(work: packed::Work, tokens: usize) = packed::packed,
+    packed(work: packed::Work, tokens: usize) = packed::packed, packed::Single
+);
+compiled!(
+    /// [`packed::packed`] of pairs of bfloat16.
+    packed_pairs(work: packed::Work, tokens: usize) = packed::packed, packed::Pairs
+);
+compiled!(
+    /// [`panels::rounded_pairs`].
+    rounded_pairs(row: &[f32], to: &mut [f32], step: usize) = panels::rounded_pairs,
 );
 compiled!(
     /// [`encoder::centred`].

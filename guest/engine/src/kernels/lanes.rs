@@ -36,10 +36,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `sum` and both products of a pair of bfloat16 in the bits of each number, `x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1]`.
+    unsafe fn pairs(x: Self::V, w: Self::V, sum: Self::V) -> Self::V;
     /// Sum of all numbers.
     unsafe fn sum(v: Self::V) -> f32;
-    /// Asks for the memory at `p`, which need not be there.
-    unsafe fn ask(p: *const u8);
 }
 
 /// Eight numbers without any instruction set.
@@ -131,10 +131,14 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
-    unsafe fn sum(v: Self::V) -> f32 {
-        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    unsafe fn pairs(x: Self::V, w: Self::V, sum: Self::V) -> Self::V {
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        std::array::from_fn(|i| sum[i] + high(x[i]) * high(w[i]) + low(x[i]) * low(w[i]))
     }
 
     #[inline(always)]
-    unsafe fn ask(_: *const u8) {}
+    unsafe fn sum(v: Self::V) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
 }

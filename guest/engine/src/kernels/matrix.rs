@@ -4,8 +4,9 @@ use super::Machine;
 use super::bytes::{self, Rounded};
 use super::isa::{self, Isa};
 use super::map::Mapped;
+use super::panels;
 use super::pool::Shares;
-use super::tile::Work;
+use super::tile::{TOGETHER, Work, interleaved};
 use std::cell::RefCell;
 
 /// How elements of weights lie in memory, little-endian.
@@ -103,16 +104,44 @@ impl Matrix {
         bytes / row
     }
 
-    /// `out[t] = x[t] * self`, or `out[t] += ..` where `add`: `x` is `[tokens, cols]`, `out` is `[tokens, rows]`.
+    /// `out[t] = x[t] * self`, or `out[t] += ..` where `add`: `x` is `[tokens, cols]`, `out` is `[tokens, rows]`. The first
+    /// `prompts` tokens are computed as many are, the rest as few are: each way a token's result does not depend on its company.
     ///
     /// # Panics
     /// Slices of other lengths.
-    pub fn multiply(&self, machine: &Machine, x: &[f32], out: &mut [f32], add: bool) {
+    pub fn multiply(&self, machine: &Machine, x: &[f32], out: &mut [f32], add: bool, prompts: usize) {
         let tokens = x.len() / self.cols;
         assert_eq!((x.len(), out.len()), (tokens * self.cols, tokens * self.rows), "whole tokens");
-        if tokens == 0 {
-            return;
+        assert!(prompts <= tokens, "tokens that there are");
+        let int8 = self.parts.iter().any(|part| part.kind == Kind::Int8);
+        let prompts = if int8 { 0 } else { prompts };
+        let (many, few) = x.split_at(prompts * self.cols);
+        let (many_out, few_out) = out.split_at_mut(prompts * self.rows);
+        if prompts > 0 {
+            self.many(machine, many, many_out, add);
         }
+        if prompts < tokens {
+            self.few(machine, few, few_out, add);
+        }
+    }
+
+    /// Weights are laid out first, a panel at a time, and then used for all tokens.
+    fn many(&self, machine: &Machine, x: &[f32], out: &mut [f32], add: bool) {
+        let (out, mut first) = (Shares::of(out), 0);
+        let mut turned = vec![];
+        for part in &self.parts {
+            // SAFETY: `out` has a column for every row of every part, of every token; this part's begin at `first`.
+            unsafe {
+                let out = Shares::from(out, first);
+                panels::multiply(machine, part, (x, self.cols), (out, self.rows), add, &mut turned);
+            }
+            first += part.rows;
+        }
+    }
+
+    /// Weights are used as they come from memory.
+    fn few(&self, machine: &Machine, x: &[f32], out: &mut [f32], add: bool) {
+        let tokens = x.len() / self.cols;
         let step = self.step(machine, tokens);
         let mut work = Vec::new();
         let mut first = 0;
@@ -120,27 +149,29 @@ impl Matrix {
             work.extend((0..part.rows).step_by(step).map(|row| (part, row, first + row)));
             first += part.rows;
         }
+        let is_wide = machine.isa.is_wide();
         let int8 = self.parts.iter().any(|part| part.kind == Kind::Int8);
-        let round = || Rounded::new(x, self.cols, machine.isa.is_wide(), &machine.pool);
-        let rounded = if int8 { round() } else { Rounded::default() };
+        let rounded = || Rounded::new(x, self.cols, is_wide, &machine.pool);
+        let rounded = if int8 { rounded() } else { Rounded::default() };
+        let (tiles, laid) = if int8 { Default::default() } else { interleaved(x, self.cols, is_wide) };
         let out = Shares::of(out);
         machine.pool.run(work.len(), &|index| {
             let (part, row, column) = work[index];
             let rows = step.min(part.rows - row);
-            // SAFETY: `x` and `out` have the lengths above; columns `column..column + rows` are this part's alone.
+            // SAFETY: activations and `out` have the lengths above; columns `column..column + rows` are this part's alone.
             unsafe {
                 let work = Work {
                     row: part.from(row, self.cols).as_ptr(),
                     cols: self.cols,
-                    x: x.as_ptr(),
-                    x_stride: self.cols,
+                    x: laid.as_ptr(),
+                    x_stride: 0,
                     out: out.at(column),
                     out_stride: self.rows,
                     add,
                 };
                 match part.kind {
                     Kind::Int8 => blocks(machine.isa, work, &rounded, rows),
-                    kind => multiply(machine.isa, kind, work, rows, tokens),
+                    kind => stream(machine.isa, kind, work, &tiles, rows),
                 }
             }
         });
@@ -148,7 +179,7 @@ impl Matrix {
 
     /// Rows that a thread takes at a time: few enough for all to have work, many enough to be worth taking. Whole blocks.
     fn step(&self, machine: &Machine, tokens: usize) -> usize {
-        if tokens > DIRECT {
+        if tokens > MANY {
             return PANEL;
         }
         let row = self.parts.first().map_or((1, 1), |part| part.kind.rows(self.cols));
@@ -159,9 +190,9 @@ impl Matrix {
 
 /// Bytes of weights that a thread takes at a time where reading them is the work.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// Most tokens for which weights are widened as they are used; for more, some rows are widened first and used for all.
-const DIRECT: usize = 12;
-/// How many rows: whole blocks.
+/// From so many tokens on, computing is the work.
+const MANY: usize = 24;
+/// Rows that a thread then takes at a time: whole blocks.
 const PANEL: usize = 48;
 
 impl Rows {
@@ -176,31 +207,84 @@ impl Rows {
             // SAFETY: every block is one part.
             let to = unsafe { to.slice(block * size, size) };
             with_scratch(rows * cols, |wide| {
-                self.widen(machine.isa, first, cols, wide);
+                let rows = wide.chunks_exact_mut(cols).enumerate();
+                rows.for_each(|(row, wide)| self.widen(machine.isa, first + row, (0, cols), cols, wide));
                 bytes::lay_out(wide, cols, to);
             });
         });
         Rows { kind: Kind::Int8, rows: self.rows, bytes: Bytes::Owned(bytes) }
     }
 
-    /// Rows from `first` on in single precision, as many as `wide` has room for.
-    fn widen(&self, isa: Isa, first: usize, cols: usize, wide: &mut [f32]) {
-        let rows = wide.len() / cols;
-        assert!(first + rows <= self.rows, "rows that there are");
-        let (row, out) = (self.from(first, cols).as_ptr(), wide.as_mut_ptr());
-        let work = Work { row, cols, x: out, x_stride: 0, out, out_stride: 0, add: false };
-        // SAFETY: the rows are there, and room for them; nothing is read through `x`.
-        unsafe { widen(isa, self.kind, work, rows) }
+    /// How elements lie.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many rows.
+    pub(super) fn count(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements `from..from + width` of a row in single precision, as many as `wide` has room for. Not of bytes.
+    pub(super) fn widen(
+        &self,
+        isa: Isa,
+        row: usize,
+        (from, width): (usize, usize),
+        cols: usize,
+        wide: &mut [f32],
+    ) {
+        assert!(width == wide.len() && from + width <= cols, "elements that there are");
+        let bytes = &self.from(row, cols)[from * self.kind.rows(1).1..][..width * self.kind.rows(1).1];
+        let (row, out) = (bytes.as_ptr(), wide.as_mut_ptr());
+        let work = Work { row, cols: width, x: out, x_stride: 0, out, out_stride: 0, add: false };
+        // SAFETY: the elements are there, and room for them; nothing is read through `x`.
+        unsafe {
+            match self.kind {
+                Kind::F32 => isa::widen_f32(isa, work, 1),
+                Kind::F16 => isa::widen_f16(isa, work, 1),
+                Kind::Bf16 => isa::widen_bf16(isa, work, 1),
+                Kind::Int8 => unreachable!("bytes are multiplied as they are"),
+            }
+        }
     }
 
     /// What lies from a row on, or from its block on.
-    fn from(&self, row: usize, cols: usize) -> &[u8] {
+    pub(super) fn from(&self, row: usize, cols: usize) -> &[u8] {
         let bytes = match &self.bytes {
             Bytes::Mapped(mapped) => mapped.bytes(),
             Bytes::Owned(bytes) => bytes,
         };
         let (together, size) = self.kind.rows(cols);
         &bytes[row / together * size..]
+    }
+}
+
+/// # Safety
+/// Rows of that kind, which is not of bytes, are there, and room for sums of all tokens of the tiles, whose numbers `work.x` is.
+unsafe fn stream(isa: Isa, kind: Kind, work: Work, tiles: &[(usize, usize)], rows: usize) {
+    let room = work.cols.next_multiple_of(TOGETHER);
+    // Few rows at a time, so that they are there for the next tile.
+    let step = if tiles.len() == 1 { rows } else { 4 };
+    for row in (0..rows).step_by(step) {
+        for &(first, count) in tiles {
+            let rows = step.min(rows - row);
+            // SAFETY: as the caller vouches.
+            unsafe {
+                let work = Work {
+                    row: work.row.add(kind.rows(work.cols).1 * row),
+                    x: work.x.add(first * room),
+                    out: work.out.add(first * work.out_stride + row),
+                    ..work
+                };
+                match kind {
+                    Kind::F32 => isa::streamed_f32(isa, work, rows, count),
+                    Kind::F16 => isa::streamed_f16(isa, work, rows, count),
+                    Kind::Bf16 => isa::streamed_bf16(isa, work, rows, count),
+                    Kind::Int8 => unreachable!("bytes are multiplied as they are"),
+                }
+            }
+        }
     }
 }
 
@@ -218,38 +302,6 @@ unsafe fn blocks(isa: Isa, work: Work, rounded: &Rounded, rows: usize) {
                 let (out_stride, add) = (work.out_stride, work.add);
                 isa::bytes(isa, bytes::Work { block, groups, x, out, out_stride, columns, add }, count);
             }
-        }
-    }
-}
-
-/// # Safety
-/// Rows of that kind, which is not of bytes, tokens and room for sums are there.
-unsafe fn multiply(isa: Isa, kind: Kind, work: Work, rows: usize, tokens: usize) {
-    // SAFETY: as the caller vouches; the panel has room for the rows and is then the rows.
-    unsafe {
-        match kind {
-            Kind::F32 if tokens <= DIRECT => isa::streamed_f32(isa, work, rows, tokens),
-            Kind::F16 if tokens <= DIRECT => isa::streamed_f16(isa, work, rows, tokens),
-            Kind::Bf16 if tokens <= DIRECT => isa::streamed_bf16(isa, work, rows, tokens),
-            Kind::F32 => isa::tiles_f32(isa, work, rows, tokens),
-            _ => with_scratch(rows * work.cols, |panel| {
-                widen(isa, kind, Work { out: panel.as_mut_ptr(), ..work }, rows);
-                isa::tiles_f32(isa, Work { row: panel.as_ptr().cast(), ..work }, rows, tokens);
-            }),
-        }
-    }
-}
-
-/// # Safety
-/// Rows of that kind are there, and room for them in single precision at `work.out`.
-unsafe fn widen(isa: Isa, kind: Kind, work: Work, rows: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        match kind {
-            Kind::F32 => isa::widen_f32(isa, work, rows),
-            Kind::F16 => isa::widen_f16(isa, work, rows),
-            Kind::Bf16 => isa::widen_bf16(isa, work, rows),
-            Kind::Int8 => unreachable!("bytes are multiplied as they are"),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! Machine ......... instruction set (isa.rs, found at run time) and threads (pool.rs)
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
 //! Cache ........... keys and values in blocks (attend.rs)
-//! Packed .......... weights f32 laid out for many tokens (packed.rs); attention of whole texts, norms (encoder.rs)
+//! Packed .......... weights f32 laid out for many tokens (packed.rs, panels.rs); attention of whole texts, norms (encoder.rs)
 //! gpu ............. the same for GPUs, with the features `cuda` or `wgpu` (gpu/)
 //! ```
 //! This is the crate's one place with `unsafe`: vector instructions are compiled for processors that have them and called
@@ -25,6 +25,7 @@ mod lanes;
 mod map;
 mod matrix;
 mod packed;
+mod panels;
 mod pool;
 mod rowwise;
 mod tile;
@@ -42,13 +43,16 @@ pub(crate) use pool::Pool;
 pub(crate) struct Machine {
     isa: Isa,
     pool: Pool,
+    /// Whether prompts that meet weights of bfloat16 are rounded to it.
+    pairs: bool,
 }
 
 impl Machine {
     /// The best instruction set and `threads` threads; as many as the process may use where that is 0.
     pub fn new(threads: usize) -> Machine {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        Machine { isa: Isa::best(), pool: Pool::new(if threads == 0 { all() } else { threads }) }
+        let pool = Pool::new(if threads == 0 { all() } else { threads });
+        Machine { isa: Isa::best(), pool, pairs: false }
     }
 
     /// Threads and instruction set.

@@ -140,6 +140,37 @@ pub(super) fn turn(from: &[f32], stride: usize, depth: usize, count: usize, to: 
     }
 }
 
+/// What is multiplied: elements of 32 bits of a panel and of a tile.
+pub(super) trait Product {
+    /// `sum` and the product.
+    ///
+    /// # Safety
+    /// The processor has `L`.
+    unsafe fn add<L: Lanes>(x: L::V, w: L::V, sum: L::V) -> L::V;
+}
+
+/// Numbers in single precision.
+pub(super) struct Single;
+
+/// Pairs of bfloat16, in the bits of a number.
+pub(super) struct Pairs;
+
+impl Product for Single {
+    #[inline(always)]
+    unsafe fn add<L: Lanes>(x: L::V, w: L::V, sum: L::V) -> L::V {
+        // SAFETY: as the caller vouches.
+        unsafe { L::fma(x, w, sum) }
+    }
+}
+
+impl Product for Pairs {
+    #[inline(always)]
+    unsafe fn add<L: Lanes>(x: L::V, w: L::V, sum: L::V) -> L::V {
+        // SAFETY: as the caller vouches.
+        unsafe { L::pairs(x, w, sum) }
+    }
+}
+
 /// One panel times one tile.
 #[derive(Clone, Copy)]
 pub(super) struct Work {
@@ -164,12 +195,12 @@ pub(super) struct Work {
 /// # Safety
 /// The processor has `L`, and all that [`Work`] names is there.
 #[inline(always)]
-pub(super) unsafe fn packed<L: Lanes>(work: Work, tokens: usize) {
+pub(super) unsafe fn packed<L: Lanes, P: Product>(work: Work, tokens: usize) {
     macro_rules! choose {
         ($($count:literal)*) => {
             match tokens {
                 // SAFETY: as the caller vouches.
-                $($count => unsafe { columns::<L, $count>(work) },)*
+                $($count => unsafe { columns::<L, P, $count>(work) },)*
                 _ => unreachable!("tiles have 1 to 14 tokens"),
             }
         };
@@ -178,18 +209,18 @@ pub(super) unsafe fn packed<L: Lanes>(work: Work, tokens: usize) {
 }
 
 #[inline(always)]
-unsafe fn columns<L: Lanes, const T: usize>(work: Work) {
+unsafe fn columns<L: Lanes, P: Product, const T: usize>(work: Work) {
     let mut column = 0;
     while column < work.columns {
         // SAFETY: as the caller vouches; a panel has all 32 columns.
-        unsafe { tile::<L, T>(work, column) };
+        unsafe { tile::<L, P, T>(work, column) };
         column += 2 * L::N;
     }
 }
 
 /// Two vectors of columns of all `T` tokens.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const T: usize>(work: Work, column: usize) {
+unsafe fn tile<L: Lanes, P: Product, const T: usize>(work: Work, column: usize) {
     // SAFETY: as the caller vouches.
     unsafe {
         let panel = work.panel.add(column);
@@ -204,8 +235,8 @@ unsafe fn tile<L: Lanes, const T: usize>(work: Work, column: usize) {
             let x = work.x.add(k * T);
             for (t, sums) in sums.iter_mut().enumerate() {
                 let x = L::splat(*x.add(t));
-                sums[0] = L::fma(x, left, sums[0]);
-                sums[1] = L::fma(x, right, sums[1]);
+                sums[0] = P::add::<L>(x, left, sums[0]);
+                sums[1] = P::add::<L>(x, right, sums[1]);
             }
         }
         let whole = column + 2 * L::N <= work.columns;
@@ -243,7 +274,7 @@ mod tests {
     }
 
     fn machines() -> Vec<Machine> {
-        let of = |isa, threads| Machine { isa, pool: Pool::new(threads) };
+        let of = |isa, threads| Machine { isa, pool: Pool::new(threads), pairs: false };
         Isa::all().into_iter().flat_map(|isa| [of(isa, 1), of(isa, 3)]).collect()
     }
 

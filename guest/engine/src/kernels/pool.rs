@@ -222,6 +222,16 @@ impl<T> Shares<T> {
         Shares { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
+    /// The same from an element on.
+    ///
+    /// # Safety
+    /// The slice is still borrowed.
+    pub unsafe fn from(other: Self, first: usize) -> Self {
+        assert!(first <= other.len, "an element of the slice");
+        // SAFETY: within the slice.
+        Shares { start: unsafe { other.start.add(first) }, len: other.len - first }
+    }
+
     /// The address of an element.
     ///
     /// # Safety

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 /// All instruction sets of this processor, with one thread and with several.
 fn machines() -> Vec<Machine> {
-    let with = |isa: Isa| [1, 3].map(|threads| Machine { isa, pool: Pool::new(threads) });
+    let with = |isa: Isa| {
+        [(1, false), (3, true)].map(|(threads, pairs)| Machine { isa, pool: Pool::new(threads), pairs })
+    };
     Isa::all().into_iter().flat_map(with).collect()
 }
 
@@ -68,17 +70,16 @@ proptest! {
 
     #[test]
     fn multiplying_is_right_for_every_instruction_set_kind_and_shape(
-        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), tokens in 1usize..30,
-        seed in any::<u64>(), add in any::<bool>(),
+        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), prompts in 0usize..30,
+        answers in 0usize..15, seed in any::<u64>(), add in any::<bool>(),
     ) {
         let (matrix, w) = weights(kind, rows, cols, seed);
+        let tokens = prompts + answers;
         let x = numbers(tokens * cols, seed ^ 9);
         for machine in machines() {
             let mut out = vec![0.5; tokens * rows];
-            matrix.multiply(&machine, &x, &mut out, add);
-            // Of bytes: products of what the activations are rounded to.
-            let rounded = || Rounded::new(&x, cols, machine.isa.is_wide(), machine.pool()).numbers(cols);
-            let x = if kind == Kind::Int8 { rounded() } else { x.clone() };
+            matrix.multiply(&machine, &x, &mut out, add, prompts);
+            let x = rounded(&machine, kind, &x, cols, prompts);
             for (i, found) in out.iter().enumerate() {
                 let (t, r) = (i / rows, i % rows);
                 let products = x[t * cols..][..cols].iter().zip(&w[r * cols..][..cols]);
@@ -91,18 +92,19 @@ proptest! {
 
     #[test]
     fn a_token_is_the_same_to_the_last_bit_in_any_company(
-        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), tokens in 1usize..30,
-        seed in any::<u64>(),
+        kind in prop::sample::select(&KINDS[..]), rows in 1usize..70, cols in shapes(), prompts in 0usize..30,
+        answers in 0usize..15, seed in any::<u64>(), pairs in any::<bool>(),
     ) {
         let (matrix, _) = weights(kind, rows, cols, seed);
+        let tokens = prompts + answers;
         let x = numbers(tokens * cols, seed ^ 9);
         for isa in Isa::all() {
-            let [one, three] = [1, 3].map(|threads| Machine { isa, pool: Pool::new(threads) });
+            let [one, three] = [1, 3].map(|threads| Machine { isa, pool: Pool::new(threads), pairs });
             let mut together = vec![0.0; tokens * rows];
-            matrix.multiply(&three, &x, &mut together, false);
-            for (x, together) in x.chunks(cols).zip(together.chunks(rows)) {
+            matrix.multiply(&three, &x, &mut together, false, prompts);
+            for (token, (x, together)) in x.chunks(cols).zip(together.chunks(rows)).enumerate() {
                 let mut alone = vec![0.0; rows];
-                matrix.multiply(&one, x, &mut alone, false);
+                matrix.multiply(&one, x, &mut alone, false, usize::from(token < prompts));
                 prop_assert_eq!(&alone[..], together, "{}", isa.name());
             }
         }
@@ -156,6 +158,18 @@ proptest! {
     }
 }
 
+/// What activations are rounded to.
+fn rounded(machine: &Machine, kind: Kind, x: &[f32], cols: usize, prompts: usize) -> Vec<f32> {
+    match kind {
+        Kind::Int8 => Rounded::new(x, cols, machine.isa.is_wide(), machine.pool()).numbers(cols),
+        Kind::Bf16 if machine.pairs => {
+            let (many, few) = x.split_at(prompts * cols);
+            many.iter().map(|x| bf16::from_f32(*x).to_f32()).chain(few.iter().copied()).collect()
+        }
+        _ => x.to_vec(),
+    }
+}
+
 /// Attention in double precision.
 fn attended(
     q: &[f32],
@@ -203,12 +217,13 @@ fn bytes_with_scales_are_within_half_a_step_of_what_they_stand_for() {
 #[test]
 fn not_a_number_in_a_weight_or_an_input_shows() {
     for machine in machines() {
-        for (tokens, kind) in [1, 20].into_iter().flat_map(|tokens| KINDS.map(|kind| (tokens, kind))) {
+        let counts = [(1, 0), (1, 1), (20, 0), (20, 20), (5, 2)];
+        for ((tokens, prompts), kind) in counts.into_iter().flat_map(|of| KINDS.map(|kind| (of, kind))) {
             let (matrix, _) = weights(kind, 9, 40, 1);
             let mut x = numbers(tokens * 40, 2);
             x[39] = f32::NAN;
             let mut out = vec![0.0; tokens * 9];
-            matrix.multiply(&machine, &x, &mut out, false);
+            matrix.multiply(&machine, &x, &mut out, false, prompts);
             assert!(out[..9].iter().all(|x| x.is_nan()));
             assert!(out[9..].iter().all(|x| x.is_finite()));
         }

@@ -91,17 +91,22 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn pairs(x: __m256, w: __m256, sum: __m256) -> __m256 {
+        unsafe {
+            let low = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
+            let high = |v| _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)));
+            let sum = _mm256_fmadd_ps(high(x), high(w), sum);
+            _mm256_fmadd_ps(low(x), low(w), sum)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn ask(p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 }
 
@@ -176,12 +181,19 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sum(v: __m512) -> f32 {
-        unsafe { _mm512_reduce_add_ps(v) }
+    unsafe fn pairs(x: __m512, w: __m512, sum: __m512) -> __m512 {
+        // SAFETY: both are 64 bytes of any value.
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512, __m512bh>(x),
+                std::mem::transmute::<__m512, __m512bh>(w),
+            )
+        }
     }
 
     #[inline(always)]
-    unsafe fn ask(p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    unsafe fn sum(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(v) }
     }
 }
