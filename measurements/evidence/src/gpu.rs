@@ -12,8 +12,10 @@
 //! Deliberately absent: NVIDIA's remote attestation service, and manifests as CoRIM.
 
 mod appraise;
+mod collateral;
 mod device;
 mod dice;
+mod driver;
 mod error;
 mod forms;
 mod manifest;
@@ -30,6 +32,8 @@ mod x509;
 mod xml;
 
 pub use appraise::{AppraisedGpus, GpuInputs, RefusedGpus, SystemState, appraise_gpus, verify_gpus};
+pub use collateral::{GpuCollateral, MAX_GPU_COLLATERAL};
+pub use driver::{GpuDriver, GpuDriverError, GpuStatus, NoGpus};
 pub use error::GpuError;
 pub use forms::{DeviceEvidence, MAX_DEVICES, MAX_ENVELOPE, read_chain, read_report, read_rim, to_pem};
 pub use ocsp::{MAX_OCSP, OcspResponse};

@@ -1,12 +1,10 @@
 //! The manifests at hand, each read and verified once, whatever the number of devices.
 
 use super::appraise::GpuInputs;
+use super::collateral::MAX_RIMS;
 use super::device::generation;
 use super::error::GpuError;
 use super::rim::Rim;
-
-/// More manifests than a machine needs.
-const MAX_RIMS: usize = 64;
 
 /// One manifest, with what its signature is worth.
 pub(crate) struct Manifest {

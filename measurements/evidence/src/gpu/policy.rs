@@ -12,6 +12,9 @@ pub const NVIDIA_DEVICE_ROOT: &str = "a90c4eb5acfd3e3d03a25db6a26b84f720ad050319
 /// The same of NVIDIA's root for manifests, "NVIDIA CoRIM signing Root CA" (RIM_ROOT_CERT, `certs/verifier_RIM_root.pem`).
 pub const NVIDIA_RIM_ROOT: &str = "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3";
 
+/// Longest text of settings, in bytes.
+const MAX_SETTINGS: usize = 16 * 1024;
+
 /// Whose word the evidence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +87,17 @@ impl Default for GpuSettings {
 }
 
 impl GpuSettings {
+    /// Reads the keys of a policy's `[gpu]` table, without its header; unknown ones are refused.
+    pub fn parse(text: &str) -> Result<Self, GpuPolicyError> {
+        if text.len() > MAX_SETTINGS {
+            let found = format!("{} bytes", text.len());
+            return Err(GpuPolicyError::Value { field: "text", found, expected: "at most 16 KiB" });
+        }
+        let settings: GpuSettings = toml::from_str(text).map_err(Box::new)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
     /// Refuses what can never be met.
     pub fn check(&self) -> Result<(), GpuPolicyError> {
         let value = |field, found: String, expected| Err(GpuPolicyError::Value { field, found, expected });
@@ -118,6 +132,9 @@ pub enum GpuPolicyError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not the TOML this schema wants; the message carries line and column.
+    #[error("GPU policy: {0}")]
+    Syntax(#[from] Box<toml::de::Error>),
     /// A value that may not stand there.
     #[error("GPU policy: {field} is {found}, expected {expected}")]
     Value {
@@ -213,8 +230,11 @@ mod tests {
 
     #[test]
     fn unknown_settings_are_refused() {
-        let error = toml::from_str::<GpuSettings>("cuont = 2").unwrap_err();
-        assert!(error.to_string().contains("cuont"), "{error}");
-        assert_eq!(toml::from_str::<GpuSettings>("").unwrap(), GpuSettings::default());
+        let refuse = |text: &str| GpuSettings::parse(text).unwrap_err().to_string();
+        let error = refuse("models = []\ncuont = 2");
+        assert!(error.contains("cuont") && error.contains("line 2"), "{error}");
+        assert!(refuse("count = 65").contains("count is 65"));
+        assert!(refuse(&"#".repeat(MAX_SETTINGS + 1)).contains("at most 16 KiB"));
+        assert_eq!(GpuSettings::parse("").unwrap(), GpuSettings::default());
     }
 }

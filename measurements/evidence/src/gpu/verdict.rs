@@ -6,6 +6,7 @@ use crate::Hex;
 use crate::time;
 use crate::verdict::{Check, Name, Status, write_check};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
 /// Marks what no evidence of hardware was at hand for.
@@ -83,6 +84,11 @@ names! {
 }
 
 impl GpuCheckName {
+    /// As it stands in the JSON.
+    pub fn as_str(self) -> &'static str {
+        self.text()
+    }
+
     /// Checks of the machine as a whole.
     pub(crate) const SET: &'static [Self] = {
         use GpuCheckName::*;
@@ -192,6 +198,17 @@ impl GpuVerdict {
     /// The checks that were not run.
     pub fn skipped(&self) -> impl Iterator<Item = &GpuCheck> {
         self.checks.iter().filter(|c| c.check.status == Status::Skipped)
+    }
+
+    /// Names of the checks for which it is no acceptance, each once: those that failed, or if none did, those that lacked
+    /// something.
+    pub fn reasons(&self) -> Vec<&'static str> {
+        let names = |found: Vec<&GpuCheck>| -> BTreeSet<GpuCheckName> {
+            found.into_iter().map(|entry| entry.check.name).collect()
+        };
+        let failed = names(self.failed().collect());
+        let names = if failed.is_empty() { names(self.skipped().collect()) } else { failed };
+        names.into_iter().map(GpuCheckName::as_str).collect()
     }
 
     /// The check of this name, of this device or of the machine.
