@@ -11,15 +11,19 @@
 mod case;
 mod der;
 mod device;
+mod driver;
 mod fault;
 mod manifest;
 mod pki;
 mod revocation;
 
 pub use case::{AT, GpuCase};
+pub use driver::{Call, SimulatedDriver};
 pub use fault::GpuFault;
 
 use crate::SimulatorError;
+use evidence::gpu::SystemState;
+use std::sync::Arc;
 
 /// What can be simulated beside the faults: machines with nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +44,7 @@ impl GpuMachine {
 
     /// Makes the devices, which can then be asked again and again.
     pub fn start(self) -> Result<RunningGpus, SimulatorError> {
-        let machine = self.machine();
-        let devices = machine.make(&*pki::Pki::lasting()?)?;
-        Ok(RunningGpus { machine, devices })
+        RunningGpus::make(self.machine(), GpuFault::None)
     }
 
     fn machine(self) -> case::Machine {
@@ -57,12 +59,45 @@ impl GpuMachine {
 /// Devices that keep their keys from one report to the next.
 pub struct RunningGpus {
     machine: case::Machine,
+    pki: Arc<pki::Pki>,
     devices: Vec<device::Device>,
+    fault: GpuFault,
 }
 
 impl RunningGpus {
+    /// Devices of this machine; what they show has this defect.
+    pub(crate) fn make(machine: case::Machine, fault: GpuFault) -> Result<Self, SimulatorError> {
+        let pki = match machine.windows.is_empty() {
+            true => pki::Pki::lasting()?,
+            false => Arc::new(pki::Pki::make(&machine.windows)?),
+        };
+        let devices = machine.make(&pki)?;
+        Ok(RunningGpus { machine, pki, devices, fault })
+    }
+
+    /// With OCSP responses that hold for a week around this time, Unix seconds, at which the cases are then appraised.
+    #[must_use]
+    pub fn valid_at(mut self, at: u64) -> Self {
+        self.machine.at = at;
+        self.machine.answered = (at.saturating_sub(case::DAY), at + 6 * case::DAY);
+        self
+    }
+
     /// The evidence, with reports over this nonce.
     pub fn case(&self, nonce: &[u8; 32]) -> Result<GpuCase, SimulatorError> {
-        self.machine.build_of(&*pki::Pki::lasting()?, &self.devices, nonce)
+        let mut case = self.machine.build_of(&self.pki, &self.devices, nonce)?;
+        self.fault.change_bytes(&mut case)?;
+        Ok(case)
+    }
+
+    /// How many GPUs answer; switches are none.
+    pub fn answering(&self) -> usize {
+        let is_gpu = |number: &&usize| self.machine.devices[**number].pdi.is_none();
+        self.machine.answers.iter().filter(is_gpu).count()
+    }
+
+    /// What their driver says of the machine.
+    pub fn system(&self) -> SystemState {
+        self.machine.system
     }
 }

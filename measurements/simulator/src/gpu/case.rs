@@ -77,6 +77,8 @@ pub(crate) struct Machine {
     pub(crate) responder: &'static str,
     /// When the responder's answers hold.
     pub(crate) answered: (u64, u64),
+    /// When it is appraised.
+    pub(crate) at: u64,
     pub(crate) settings: GpuSettings,
     pub(crate) system: SystemState,
 }
@@ -122,6 +124,7 @@ impl Machine {
             answer: None,
             responder: "ocsp",
             answered: (AT - DAY, AT + 6 * DAY),
+            at: AT,
             settings: GpuSettings { count, ..GpuSettings::default() },
             system: SystemState { cc: true, devtools: false, production: true },
         }
@@ -195,7 +198,7 @@ impl Machine {
             device_root: pki.der("device-root"),
             rim_root: pki.der("rim-root"),
             settings: self.settings.clone(),
-            at: AT,
+            at: self.at,
         })
     }
 

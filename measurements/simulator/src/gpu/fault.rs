@@ -2,6 +2,7 @@
 //!
 //! Every case starts from a machine and evidence that pass; [`GpuFault::None`] is that one.
 
+use super::RunningGpus;
 use super::case::{AT, DAY, GpuCase, Machine, VBIOS_INDICES, value};
 use super::pki::Pki;
 use super::revocation::Answer;
@@ -140,6 +141,18 @@ impl GpuFault {
 
     /// Builds the evidence with this defect. Cases share a PKI, unless the defect is one of the PKI.
     pub fn case(self) -> Result<GpuCase, SimulatorError> {
+        let mut case = self.machine().build()?;
+        self.change_bytes(&mut case)?;
+        Ok(case)
+    }
+
+    /// Makes devices with this defect, which can then be asked again and again. Of [`GpuFault::StaleNonce`] they are honest:
+    /// whoever asks for another nonce than it verifies with has made that defect himself.
+    pub fn start(self) -> Result<RunningGpus, SimulatorError> {
+        RunningGpus::make(self.machine(), self)
+    }
+
+    fn machine(self) -> Machine {
         let mut machine = match self {
             GpuFault::DebugFlag => Machine::blackwell(1, 0b1000),
             GpuFault::OtherSwitch | GpuFault::ForgottenGpu => Machine::with_switch(2),
@@ -153,9 +166,7 @@ impl GpuFault {
         self.change_devices(&mut machine);
         self.change_manifests(&mut machine);
         self.change_pki(&mut machine);
-        let mut case = machine.build()?;
-        self.change_bytes(&mut case)?;
-        Ok(case)
+        machine
     }
 
     /// Defects of what the devices are, and of what they say of themselves.
@@ -222,7 +233,7 @@ impl GpuFault {
     }
 
     /// Defects of the bytes on their way.
-    fn change_bytes(self, case: &mut GpuCase) -> Result<(), SimulatorError> {
+    pub(crate) fn change_bytes(self, case: &mut GpuCase) -> Result<(), SimulatorError> {
         const FIRST_VALUE: usize = 37 + 8 + 7;
         const BLOCK: usize = 4 + 51;
         let report = &mut case.devices[0].report;
