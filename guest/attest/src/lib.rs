@@ -3,15 +3,18 @@
 //! ```text
 //! quote: the host's quoting service over vsock (qgs.rs), where the guest has TDX's device and a way to it
 //!        else configfs-tsm (tsm.rs), by reading and writing files: slower, and always there
+//! GPUs:  NVML, in images that carry it (gpu.rs)
 //! ```
 //! A simulated platform is reached through the very files of configfs-tsm, so there is no code here that knows of one.
 //! Nothing here has a thread: quotes are asked for on the caller's, which is why callers have a queue.
 //!
 //! Deliberately absent: judging a quote (that is `evidence`), extending any register but RTMR3.
 
+pub mod gpu;
 pub mod qgs;
 pub mod quote;
 pub mod rtmr;
+mod sys;
 mod tsm;
 
 use protocol::evidence::{EventLog, LogFormat, MAX_EVENT_LOG};

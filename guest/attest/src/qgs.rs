@@ -13,15 +13,14 @@
 //! big-endian, as QEMU's `target/i386/kvm/tdx-quote-generator.c` and Intel's guest library write it. A reader takes any
 //! minor version: services of 1.0 and of 1.1 answer alike.
 
+use crate::sys::tdx as sys;
 use protocol::evidence::MAX_QUOTE;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-mod sys;
-
-const TDREPORT: usize = 1024;
+pub(crate) const TDREPORT: usize = 1024;
 const HEADER: usize = 16;
 /// Header, size of the report or selected identity, size of the identity list or quote.
 const FIXED: usize = HEADER + 8;

@@ -31,7 +31,8 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("protocol", &["measure"]),
     ("verity", &[]),
     ("engine", &[]),
-    ("attest", &["protocol"]),
+    // The seam to GPUs is the verifier's, so that a simulation can stand behind it (decision 0067).
+    ("attest", &["protocol", "evidence"]),
     ("payment", &["protocol"]),
     ("ton", &["payment"]),
     ("ratls", &["protocol", "evidence", "release"]),

@@ -1,10 +1,6 @@
-//! The two system calls without a safe wrapper: the ioctl that makes a TDREPORT, and connect(2) to a vsock address.
-#![allow(
-    unsafe_code,
-    reason = "rustix has neither this ioctl nor vsock addresses; both are plain bytes of fixed layout"
-)]
+//! The ioctl that makes a TDREPORT, and connect(2) to a vsock address: plain bytes of fixed layout.
 
-use super::TDREPORT;
+use crate::qgs::TDREPORT;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -24,7 +20,7 @@ struct ReportRequest {
 const GET_REPORT0: rustix::ioctl::Opcode = opcode::read_write::<ReportRequest>(b'T', 1);
 
 /// The processor's report over `report_data`, by the driver behind `device`.
-pub(super) fn report(device: &File, report_data: &[u8; 64]) -> io::Result<[u8; TDREPORT]> {
+pub(crate) fn report(device: &File, report_data: &[u8; 64]) -> io::Result<[u8; TDREPORT]> {
     let mut request = ReportRequest { report_data: *report_data, report: [0; TDREPORT] };
     // SAFETY: the opcode carries the size of the very struct that is passed, which is plain bytes without padding and
     // valid whatever the kernel writes there. A file that is no TDX device answers ENOTTY.
@@ -51,7 +47,7 @@ unsafe impl SocketAddrArg for VsockAddress {
 }
 
 /// A connected stream. The kernel gives up after two seconds where nobody answers, and at once where nobody listens.
-pub(super) fn connect(cid: u32, port: u32) -> io::Result<File> {
+pub(crate) fn connect(cid: u32, port: u32) -> io::Result<File> {
     let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let family = AddressFamily::VSOCK.as_raw();
     connect_to(&socket, &VsockAddress { family, reserved: 0, port, cid, zero: [0; 4] })?;
@@ -59,7 +55,7 @@ pub(super) fn connect(cid: u32, port: u32) -> io::Result<File> {
 }
 
 /// How long a read or write may take from now on.
-pub(super) fn limit(socket: &File, limit: Duration) -> io::Result<()> {
+pub(crate) fn limit(socket: &File, limit: Duration) -> io::Result<()> {
     set_socket_timeout(socket, Timeout::Recv, Some(limit))?;
     Ok(set_socket_timeout(socket, Timeout::Send, Some(limit))?)
 }
