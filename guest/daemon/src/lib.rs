@@ -6,6 +6,7 @@
 //! published reference values that are renewed while the daemon runs
 //! serve     connections that come in  dial     calling peers, and calling again
 //! ledger    what is proven of the chain  (with [ledger] in the configuration)
+//! gpu       evidence of this guest's own GPUs, for peers that demand it
 //! notify    to the service manager    report   to the host, in a closed vocabulary
 //! body      request bodies, bounded   fault    error answers in OpenAI's form
 //! ```
@@ -16,6 +17,7 @@ pub mod body;
 pub mod clock;
 pub mod dial;
 pub mod fault;
+pub mod gpu;
 pub mod ledger;
 pub mod notify;
 pub mod options;

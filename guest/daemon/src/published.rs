@@ -13,7 +13,7 @@
 use crate::trust::TrustError;
 use crate::{Clock, Reporter};
 use protocol::progress;
-use ratls::{Trust, Verifier};
+use ratls::{GpuTrust, Trust, Verifier};
 use release::{Anchor, Bundle, Http, Keeper, Limits, Mirror, Refresher, Standing, SystemClock};
 use std::sync::{Arc, OnceLock};
 
@@ -60,10 +60,14 @@ impl Published {
         let mut told = Told { reporter, last: None };
         // Floors are added to what was measured, not to what was published before.
         let measured = trust.policy.clone();
-        let published = move |held: Trust, now: &release::Published| Trust {
-            reference: now.reference_of(&names),
-            policy: measured.tightened(&now.floors_of(&names)),
-            ..held
+        let published = move |held: Trust, now: &release::Published| {
+            let policy = measured.tightened(&now.floors_of(&names));
+            // Its settings were taken when the measured policy was read; floors are beside what is checked there.
+            let gpu = held.gpu.map(|gpu| match gpu.policy.clone().with(policy.gpu().clone()) {
+                Ok(policy) => GpuTrust { policy, ..gpu },
+                Err(_) => gpu,
+            });
+            Trust { reference: now.reference_of(&names), policy, gpu, ..held }
         };
         let trust = published(trust, &now);
         // The thread goes with the verifier, which nothing else would stop.

@@ -7,6 +7,8 @@
 //!   trust.references      SHA-256 of each ------>  reference values       debug image only; no such file: refused
 //!   trust.simulated_root  SHA-256         ------>  root, debug image only
 //!   trust.not_before                      ------>  floor of the clock
+//!   trust.gpu             demand, roots   ------>  what is wanted of peers' GPUs, by [gpu] of the policy
+//!                                                  gpu-collateral.json    signed by the vendor, dated
 //!                                                  collateral.json        signed by the vendor, dated
 //! ```
 //! A production image accepts Intel's root alone: a policy for a simulated platform needs the debug profile's marker beside
@@ -15,10 +17,13 @@
 //! (`docs/decisions/0046-consumers-of-a-publication.md`).
 
 use crate::{Clock, Published, Reporter};
+use evidence::gpu::{GpuCollateral, GpuPolicy};
 use evidence::{Collateral, Platform, Policy, PolicyFile, Reference};
-use protocol::config::{ConfigError, StaticConfig, TrustConfig};
-use protocol::handoff::{COLLATERAL_FILE, File, MAX_FILE, MAX_FILES, PUBLICATION_FILE};
+use protocol::channel::{GpuDemand, Part};
+use protocol::config::{ConfigError, PeerGpuConfig, StaticConfig, TrustConfig};
+use protocol::handoff::{COLLATERAL_FILE, File, GPU_COLLATERAL_FILE, MAX_FILE, MAX_FILES, PUBLICATION_FILE};
 use protocol::names::SIMULATED_MARKER;
+use ratls::{GpuTrust, Wanted};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -56,6 +61,21 @@ pub enum TrustError {
     /// Collateral can't be read.
     #[error("{COLLATERAL_FILE}: {0}")]
     Collateral(#[from] evidence::CollateralError),
+    /// Evidence of GPUs is demanded, and there is nothing to hold it against.
+    #[error(
+        "handed files: expected {GPU_COLLATERAL_FILE}, found none, and trust.gpu demands GPUs of peers; hand over their \
+         manifests and OCSP responses"
+    )]
+    NoGpuCollateral,
+    /// Collateral of GPUs can't be read.
+    #[error("{GPU_COLLATERAL_FILE}: {0}")]
+    GpuCollateral(#[source] evidence::gpu::GpuError),
+    /// What is demanded of GPUs can't be used here.
+    #[error("trust.gpu: {0}")]
+    GpuPolicy(#[from] evidence::gpu::GpuPolicyError),
+    /// Simulated GPUs, in an image for production.
+    #[error("trust.gpu.simulated_roots: a production image believes NVIDIA's roots alone; remove them")]
+    SimulatedGpus,
     /// Reference values can't be read.
     #[error("reference values {sha256}: {source}")]
     Reference {
@@ -101,6 +121,10 @@ pub struct Believed {
     pub collateral: Collateral,
     /// Releases that are accepted.
     pub accepted: Accepted,
+    /// What evidence of their GPUs is held against, where it is demanded.
+    pub gpu: Option<GpuTrust>,
+    /// What is demanded of their GPUs.
+    demand: GpuDemand,
     /// Time of appraisal.
     pub clock: Clock,
 }
@@ -136,7 +160,17 @@ impl Believed {
             None if marked => Accepted::Fixed(reference(config, files)?),
             None => return Err(TrustError::NotPublished),
         };
-        Ok(Believed { policy, collateral, accepted, clock: Clock::new(config.not_before) })
+        let gpu = config.gpu.as_ref().map(|gpu| gpu_trust(gpu, &policy, files, marked)).transpose()?;
+        let demand = config.gpu.as_ref().map_or(GpuDemand::None, |gpu| match gpu.max_age {
+            None => GpuDemand::Fresh,
+            Some(max_age_s) => GpuDemand::Cached { max_age_s },
+        });
+        Ok(Believed { policy, collateral, accepted, gpu, demand, clock: Clock::new(config.not_before) })
+    }
+
+    /// What is wanted of a peer that is this part.
+    pub fn wanted(&self, part: Part) -> Wanted {
+        Wanted { gpu: self.demand, ..Wanted::part(part) }
     }
 
     /// What the handshake takes. Published reference values are renewed from `mirror` for as long as it lives; how they
@@ -148,7 +182,9 @@ impl Believed {
     ) -> Result<Arc<ratls::Verifier>, TrustError> {
         let clock = Arc::new(self.clock);
         let none = Reference { schema: 1, releases: Vec::new(), mrconfigid: None };
-        let trust = |reference| ratls::Trust::new(self.policy, self.collateral, reference);
+        let gpu = self.gpu;
+        let trust =
+            |reference| ratls::Trust { gpu, ..ratls::Trust::new(self.policy, self.collateral, reference) };
         match self.accepted {
             Accepted::Fixed(reference) => {
                 Ok(Arc::new(ratls::Verifier::new(trust(reference), move || clock.now())))
@@ -170,6 +206,24 @@ fn policy(config: &TrustConfig, files: &[File], marked: bool) -> Result<Policy, 
         return Ok(file.resolve(root.map(|root| root.bytes.as_slice()))?);
     }
     Ok(file.resolve_production()?)
+}
+
+/// What peers' GPUs are held against: `[gpu]` of the policy, under NVIDIA's roots or simulated ones.
+fn gpu_trust(
+    config: &PeerGpuConfig,
+    policy: &Policy,
+    files: &[File],
+    marked: bool,
+) -> Result<GpuTrust, TrustError> {
+    let base = match config.roots(files)? {
+        Some(_) if !marked => return Err(TrustError::SimulatedGpus),
+        Some([device, manifest]) => GpuPolicy::simulated(&device.bytes, &manifest.bytes)?,
+        None => GpuPolicy::production(),
+    };
+    let handed = files.iter().find(|file| file.name == GPU_COLLATERAL_FILE);
+    let handed = handed.ok_or(TrustError::NoGpuCollateral)?;
+    let collateral = GpuCollateral::parse(&handed.bytes).map_err(TrustError::GpuCollateral)?;
+    Ok(GpuTrust::new(base.with(policy.gpu().clone())?, collateral))
 }
 
 /// The accepted releases of all files together.

@@ -29,6 +29,9 @@ pub enum NoGpu {
     /// This program can't.
     #[error("this program was built without the feature `cuda`; use an image of the profile worker-gpu")]
     NotBuilt,
+    /// The guest's gate accepted none, so that none may be opened.
+    #[error("this guest's gate accepted no GPU; give the static configuration a section [gpu]")]
+    NotAccepted,
     /// libcuda is not there.
     #[error(
         "libcuda.so.1 can't be opened; install the user space of the NVIDIA driver, of the version of its kernel modules"
@@ -95,6 +98,7 @@ mod tests {
     fn every_reason_says_what_lacks_and_what_to_do() {
         let reasons = [
             (NoGpu::NotBuilt, "feature `cuda`"),
+            (NoGpu::NotAccepted, "accepted no GPU"),
             (NoGpu::NoDriver, "libcuda.so.1"),
             (NoGpu::Driver { code: "CUDA_ERROR_X".into(), remedy: "do this" }, "CUDA_ERROR_X; do this"),
             (NoGpu::OldDriver { found: 11080, wanted: 12040 }, "CUDA 11080"),

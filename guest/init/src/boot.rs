@@ -1,20 +1,22 @@
 //! `boot`: every step in order, each with a name under which its failure is reported.
 
 use crate::failure::{self, Step};
-use crate::{configured, daemon, drivers, entropy, handoff, lockdown, models, network, port};
+use crate::gpu::{Gate, Outcome, Wanted};
+use crate::{configured, daemon, drivers, entropy, gpu, handoff, lockdown, models, network, port};
 use anyhow::{Context, Result};
 use attest::rtmr::{self, Measurer};
 use protocol::Digest384;
 use protocol::config::{RuntimeConfig, StaticConfig};
 use protocol::handoff::Handoff;
-use protocol::names::RUNTIME_RECORD;
+use protocol::names::{RUNTIME_RECORD, SIMULATED_MARKER};
 use protocol::progress::Stage;
-use protocol::runtime::{Extension, GpuEvidence};
+use protocol::runtime::Extension;
 use rustix::mount::{MountFlags, mount};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 use verity::Places;
 
 /// Where everything that `boot` leaves for others lies.
@@ -64,7 +66,10 @@ fn gate(step: &mut Step) -> Result<()> {
         // The daemon takes them by the same hashes; a host that left one out is told now, by name.
         trust.references(&handoff.files)?;
         trust.simulated_root(&handoff.files)?;
+        trust.gpu.as_ref().map_or(Ok(None), |gpu| gpu.roots(&handoff.files))?;
     }
+    let marked = Path::new(daemon::PROGRAMS).join(SIMULATED_MARKER).is_file();
+    let wanted = config.gpu.as_ref().map(|gpu| Wanted::read(gpu, &handoff.files, marked)).transpose()?;
     step.enter("quote");
     let mrconfigid = configured::check(&attest::TsmAttester::default(), &handoff.static_config)?;
     step.enter("measure");
@@ -79,12 +84,31 @@ fn gate(step: &mut Step) -> Result<()> {
         port::report(Stage::ModelOpened { name: pin.name.clone(), root: pin.root.clone() });
         Ok(())
     })?;
+    step.enter("gpu");
+    gpus(wanted.as_ref(), &mrconfigid, &mut measurer)?;
     step.enter("seal");
     seal(measurer)?;
     leave(Path::new(RUN), &handoff)?;
     fs::write(MODULES_DISABLED, "1").with_context(|| {
         format!("{MODULES_DISABLED}: cannot lock module loading; it must be locked before serving")
     })
+}
+
+/// Takes the GPUs through their gate and tells the host what became of them.
+fn gpus(wanted: Option<&Wanted>, mrconfigid: &[u8; 48], measurer: &mut Measurer) -> Result<()> {
+    let driver = attest::gpu::driver();
+    let nonce = gpu::nonce(mrconfigid, &entropy::fresh()?);
+    // A clock that stands before 1970 is raised to what was measured.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let gate = Gate { driver: &*driver, dev: Path::new("/dev"), nonce, now };
+    match gate.pass(wanted, measurer)? {
+        Outcome::None => {}
+        Outcome::Ready { count, simulated } => port::report(Stage::GpusReady { count, simulated }),
+        Outcome::Refused { reason } => {
+            port::report(Stage::GpusRefused { reason: failure::short(&reason, failure::MAX_REASON) });
+        }
+    }
+    Ok(())
 }
 
 /// Leaves the configuration and the handed files for the daemon.
@@ -99,9 +123,7 @@ fn leave(run: &Path, handoff: &Handoff) -> Result<()> {
 }
 
 /// Ends the measuring, leaves the record for the daemon and tells the host what became of it.
-fn seal(mut measurer: Measurer) -> Result<()> {
-    // No GPU is used by this guest's daemons yet, and no policy asks for one.
-    measurer.gpu(GpuEvidence::none())?;
+fn seal(measurer: Measurer) -> Result<()> {
     let record = measurer.seal()?;
     write_readable(Path::new(RUNTIME_RECORD), &record.to_bytes())?;
     let extended = record.extension == Extension::Extended;

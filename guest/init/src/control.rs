@@ -7,9 +7,13 @@
 //! Deliberately absent: any other order, and anything that a daemon could put into a line.
 
 use crate::{daemon, port};
-use protocol::control::{Attestation, Health, INTERVAL_SECONDS, MAX_LINE, Order, Service, coarse};
+use evidence::gpu::GpuDriver;
+use protocol::control::{
+    Attestation, GPU_STEP_MIB, GpuHealth, Gpus, Health, INTERVAL_SECONDS, MAX_GPUS, MAX_LINE, Order, Service,
+    coarse,
+};
 use protocol::names::{CONTROL_PORT, RUNTIME_RECORD, SIMULATED_MARKER};
-use protocol::runtime::{Extension, RuntimeRecord};
+use protocol::runtime::{Extension, GpuVerdict, RuntimeEvent, RuntimeRecord};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -30,6 +34,7 @@ struct Places {
     proc: PathBuf,
     record: PathBuf,
     programs: PathBuf,
+    gpus: Arc<dyn GpuDriver>,
 }
 
 /// Starts both threads, if there is a port.
@@ -40,6 +45,7 @@ pub(crate) fn attend() {
         proc: "/proc".into(),
         record: RUNTIME_RECORD.into(),
         programs: daemon::PROGRAMS.into(),
+        gpus: attest::gpu::driver(),
     };
     let Ok(told) = port.try_clone() else { return };
     let draining = Arc::new(AtomicBool::new(false));
@@ -108,6 +114,7 @@ impl Places {
             (false, false) => Service::Running,
         };
         let record = fs::read(&self.record).ok().and_then(|bytes| RuntimeRecord::from_bytes(&bytes).ok());
+        let gpu = record.as_ref().map_or(Gpus::None, accepted);
         let memory = self.read("meminfo");
         let load: f32 = first(&self.read("loadavg")).unwrap_or(0.0);
         Health {
@@ -115,20 +122,37 @@ impl Places {
             daemon,
             attestation: Attestation {
                 sealed: record.is_some(),
-                extended: record.is_some_and(|record| record.extension == Extension::Extended),
+                extended: record.as_ref().is_some_and(|record| record.extension == Extension::Extended),
                 simulated: self.programs.join(SIMULATED_MARKER).exists(),
+                gpu,
             },
             memory_kib: coarse(field(&memory, "MemTotal:")),
             available_kib: coarse(field(&memory, "MemAvailable:")),
             load_percent: (load * 100.0) as u32,
-            // No GPU is used by this guest's daemons yet.
-            gpus: Vec::new(),
+            gpus: if gpu == Gpus::Accepted { self.gpus() } else { Vec::new() },
         }
+    }
+
+    /// The GPUs that the gate accepted; none where they no longer answer.
+    fn gpus(&self) -> Vec<GpuHealth> {
+        let status = self.gpus.status().unwrap_or_default();
+        let health = status.into_iter().take(MAX_GPUS).map(|gpu| GpuHealth {
+            ready: gpu.ready,
+            celsius: gpu.celsius.and_then(|celsius| celsius.try_into().ok()),
+            used_mib: gpu.used_mib.map(|mib| mib / GPU_STEP_MIB * GPU_STEP_MIB),
+        });
+        health.collect()
     }
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.proc.join(name)).unwrap_or_default()
     }
+}
+
+/// What the record says of the GPUs.
+fn accepted(record: &RuntimeRecord) -> Gpus {
+    let accepted = |event: &RuntimeEvent| matches!(event, RuntimeEvent::Gpu(gpu) if matches!(gpu.verdict, GpuVerdict::Accepted(_)));
+    if record.log.events().iter().any(accepted) { Gpus::Accepted } else { Gpus::None }
 }
 
 /// The number behind a name, in KiB.
@@ -143,6 +167,7 @@ fn first<T: std::str::FromStr>(text: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use simulator::gpu::{GpuMachine, SimulatedDriver};
     use std::sync::atomic::AtomicUsize;
 
     #[test]
@@ -175,6 +200,7 @@ mod tests {
             proc: dir.path().into(),
             record: dir.path().join("record"),
             programs: dir.path().into(),
+            gpus: attest::gpu::driver(),
         };
         let health = places.health(false);
         assert_eq!((health.memory_kib, health.available_kib), (coarse(2_030_500), coarse(1_000_001)));
@@ -184,6 +210,37 @@ mod tests {
         assert_eq!(places.health(false).daemon, Service::Running);
         assert_eq!(places.health(true).daemon, Service::Draining);
         assert_eq!(pids(&places.processes).len(), 2);
+    }
+
+    #[test]
+    fn health_tells_of_gpus_once_the_gate_accepted_them() {
+        use protocol::Digest384;
+        use protocol::runtime::{GpuEvidence, RuntimeLog};
+        let dir = tempfile::tempdir().unwrap();
+        let driver = Arc::new(SimulatedDriver::new(GpuMachine::Hopper(2).start().unwrap()));
+        let places = Places {
+            processes: dir.path().join("cgroup.procs"),
+            proc: dir.path().into(),
+            record: dir.path().join("record"),
+            programs: dir.path().into(),
+            gpus: driver.clone(),
+        };
+        let record = |verdict| {
+            let (mut log, _) = RuntimeLog::begin(Digest384([1; 48]));
+            log.gpu(GpuEvidence { policy: Digest384([2; 48]), verdict }).unwrap();
+            let (log, _) = log.seal().unwrap();
+            let record = RuntimeRecord { extension: Extension::NotExtended, log };
+            fs::write(dir.path().join("record"), record.to_bytes()).unwrap();
+        };
+        record(GpuVerdict::NoGpu);
+        let health = places.health(false);
+        assert_eq!((health.attestation.gpu, health.gpus), (Gpus::None, Vec::new()));
+        record(GpuVerdict::Accepted(Digest384([3; 48])));
+        let health = places.health(false);
+        let gpu = |ready| GpuHealth { ready, celsius: Some(41), used_mib: Some(1024) };
+        assert_eq!((health.attestation.gpu, health.gpus), (Gpus::Accepted, vec![gpu(false); 2]));
+        driver.set_ready(true).unwrap();
+        assert_eq!(places.health(false).gpus, [gpu(true); 2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const FILE: &str = "failure";
 /// JSON escapes at most double what [`short`] lets through, so a line stays under `protocol::progress::MAX_LINE`.
-const MAX_REASON: usize = 1800;
+pub(crate) const MAX_REASON: usize = 1800;
 const MAX_STEP: usize = 64;
 
 /// A unit that never ran because one that it requires failed has nothing to tell; the report on the other one is on its
@@ -77,7 +77,7 @@ fn stage(kept: Option<&str>, monitor: impl Fn(&str) -> Option<String>) -> Stage 
 }
 
 /// At most `max` bytes of the text, without control characters other than line ends.
-fn short(text: &str, max: usize) -> String {
+pub(crate) fn short(text: &str, max: usize) -> String {
     let mut out = String::new();
     for c in text.chars().filter(|c| !c.is_control() || *c == '\n') {
         if out.len() + c.len_utf8() > max {

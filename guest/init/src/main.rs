@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! chrysalis-init boot      entropy -> modules -> GPU driver, if the image has one -> lockdown -> handoff
-//!                          -> quote shows MRCONFIGID -> network -> models -> RTMR3 sealed -> configuration and files left for the daemon -> module loading locked
+//!                          -> quote shows MRCONFIGID -> network -> models -> GPUs -> RTMR3 sealed
+//!                          -> configuration and files left for the daemon -> module loading locked
 //! chrysalis-init daemon    becomes the daemon of the measured role
 //! chrysalis-init announce  the daemon answers: tell the host, then pass on what the daemon says of its peers, tell health and
 //!                          drain when ordered to
@@ -22,6 +23,7 @@ mod daemon;
 mod drivers;
 mod entropy;
 mod failure;
+mod gpu;
 mod handoff;
 mod lockdown;
 mod models;

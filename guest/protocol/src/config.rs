@@ -5,9 +5,11 @@
 //! quote. The *runtime* part can't affect safety: addresses and the like.
 
 mod compute;
+mod gpu;
 mod money;
 
 pub use compute::{Precision, WorkerDevice};
+pub use gpu::{GpuConfig, MAX_GPU_POLICY, PeerGpuConfig};
 pub use measure::wire::mrconfigid;
 pub use money::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};
 
@@ -88,6 +90,10 @@ pub struct TrustConfig {
     /// No evidence is appraised as of an earlier time, Unix seconds: the clock is the host's, and this is how far back it
     /// can be turned.
     pub not_before: u64,
+    /// Evidence of peers' GPUs is demanded; `[gpu]` of the policy says what they must be. Of a worker's peers, which are
+    /// proxies, nothing is demanded.
+    #[serde(default)]
+    pub gpu: Option<PeerGpuConfig>,
 }
 
 /// The measured part.
@@ -106,6 +112,9 @@ pub struct StaticConfig {
     /// Whom this guest believes; without it, it has no attested peers and lets in clients only.
     #[serde(default)]
     pub trust: Option<TrustConfig>,
+    /// What this guest's own GPUs must be; without it, it uses none.
+    #[serde(default)]
+    pub gpu: Option<GpuConfig>,
     /// The chain by which it is paid and pays; without it, it works unpaid.
     #[serde(default)]
     pub ledger: Option<LedgerConfig>,
@@ -179,11 +188,13 @@ pub enum ConfigError {
     },
     /// A file that the static configuration names by its hash was not handed over.
     #[error(
-        "static configuration: trust.{field} names a file with SHA-256 {sha256}, and none of the {handed} files handed over \
+        "static configuration: {section}.{field} names a file with SHA-256 {sha256}, and none of the {handed} files handed over \
          has it; hand over that very file"
     )]
     NotHanded {
-        /// `references` or `simulated_root`.
+        /// Which section.
+        section: &'static str,
+        /// `references`, `simulated_root` or `simulated_roots`.
         field: &'static str,
         /// Lower-case hex.
         sha256: String,
@@ -203,6 +214,7 @@ impl StaticConfig {
         if let Some(trust) = &config.trust {
             check_trust(trust)?;
         }
+        config.gpu.as_ref().map_or(Ok(()), GpuConfig::check)?;
         money::check(&config)?;
         Ok(config)
     }
@@ -211,12 +223,15 @@ impl StaticConfig {
 impl TrustConfig {
     /// The files of reference values among `handed`, in the order of this configuration; each has the hash it is named by.
     pub fn references<'a>(&self, handed: &'a [File]) -> Result<Vec<&'a File>, ConfigError> {
-        self.references.iter().map(|sha256| by_hash("references", sha256, handed)).collect()
+        self.references.iter().map(|sha256| by_hash("trust", "references", sha256, handed)).collect()
     }
 
     /// The simulated root among `handed`, if one is named.
     pub fn simulated_root<'a>(&self, handed: &'a [File]) -> Result<Option<&'a File>, ConfigError> {
-        self.simulated_root.as_ref().map(|sha256| by_hash("simulated_root", sha256, handed)).transpose()
+        self.simulated_root
+            .as_ref()
+            .map(|sha256| by_hash("trust", "simulated_root", sha256, handed))
+            .transpose()
     }
 }
 
@@ -225,9 +240,19 @@ pub fn file_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn by_hash<'a>(field: &'static str, sha256: &str, handed: &'a [File]) -> Result<&'a File, ConfigError> {
+fn by_hash<'a>(
+    section: &'static str,
+    field: &'static str,
+    sha256: &str,
+    handed: &'a [File],
+) -> Result<&'a File, ConfigError> {
     let found = handed.iter().find(|file| file_hash(&file.bytes) == sha256);
-    found.ok_or_else(|| ConfigError::NotHanded { field, sha256: sha256.into(), handed: handed.len() })
+    found.ok_or_else(|| ConfigError::NotHanded {
+        section,
+        field,
+        sha256: sha256.into(),
+        handed: handed.len(),
+    })
 }
 
 fn check_model(i: usize, model: &ModelPin) -> Result<(), ConfigError> {
@@ -248,6 +273,7 @@ fn check_model(i: usize, model: &ModelPin) -> Result<(), ConfigError> {
 }
 
 fn check_trust(trust: &TrustConfig) -> Result<(), ConfigError> {
+    trust.gpu.as_ref().map_or(Ok(()), PeerGpuConfig::check)?;
     if trust.policy.is_empty() || trust.policy.len() > MAX_POLICY {
         let found = format!("{} bytes", trust.policy.len());
         return Err(value("static", "trust.policy".into(), &found, "1 byte to 32 KiB of text"));

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE: usize = 4096;
 /// Memory is told in multiples of this, in KiB.
 pub const MEMORY_STEP_KIB: u64 = 16 * 1024;
+/// A GPU's memory is told in multiples of this, in MiB.
+pub const GPU_STEP_MIB: u64 = 256;
 /// Most GPUs that a line tells of.
 pub const MAX_GPUS: usize = 8;
 /// Seconds between two lines of health.
@@ -70,17 +72,31 @@ pub struct Attestation {
     pub extended: bool,
     /// Whether the platform is a simulated one, which proves nothing about hardware.
     pub simulated: bool,
+    /// What became of the GPUs; guests of before did not say.
+    #[serde(default)]
+    pub gpu: Gpus,
+}
+
+/// What became of a guest's GPUs at its gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gpus {
+    /// None is used: none is configured, or the guest serves without those that were refused.
+    #[default]
+    None,
+    /// Their evidence was accepted and measured.
+    Accepted,
 }
 
 /// One GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpuHealth {
-    /// Whether its evidence was accepted and it was set ready.
+    /// Whether it accepts work: its evidence was accepted, it was set ready, and it is so still.
     pub ready: bool,
     /// Degrees Celsius.
     pub celsius: Option<i32>,
-    /// Memory in use, MiB.
+    /// Memory in use, MiB, in steps of [`GPU_STEP_MIB`].
     pub used_mib: Option<u64>,
 }
 
@@ -143,7 +159,7 @@ mod tests {
         Health {
             uptime_ms: 7,
             daemon: Service::Running,
-            attestation: Attestation { sealed: true, extended: false, simulated: true },
+            attestation: Attestation { sealed: true, extended: false, simulated: true, gpu: Gpus::Accepted },
             memory_kib: coarse(2_000_000),
             available_kib: coarse(1_000_000),
             load_percent: 112,
@@ -156,6 +172,14 @@ mod tests {
         assert_eq!(Health::parse(&health().to_line()), Some(health()));
         assert_eq!(Order::Drain.to_line(), "{\"order\":\"drain\"}\n");
         assert_eq!(Order::parse(&Order::Drain.to_line()), Some(Order::Drain));
+    }
+
+    #[test]
+    fn a_line_of_a_guest_that_does_not_speak_of_gpus_is_read() {
+        let older = health().to_line().replace(",\"gpu\":\"accepted\"", "");
+        assert_eq!(Health::parse(&older).unwrap().attestation.gpu, Gpus::None);
+        let other = health().to_line().replace("\"accepted\"", "\"a prompt\"");
+        assert_eq!(Health::parse(&other), None);
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub const COLLATERAL_FILE: &str = "collateral.json";
 /// Name of the file with the publication that the guest starts from, as `release::Bundle` writes it.
 pub const PUBLICATION_FILE: &str = "publication";
 
+/// Name of the file with what GPU evidence is held against, the guest's own and its peers': manifests and OCSP responses, as
+/// `evidence::gpu::GpuCollateral` reads it.
+pub const GPU_COLLATERAL_FILE: &str = "gpu-collateral.json";
+
 /// A file that the host hands over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {

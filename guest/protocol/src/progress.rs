@@ -28,6 +28,18 @@ pub enum Stage {
         /// dm-verity root hash, hex.
         root: String,
     },
+    /// The guest's GPUs were accepted and set ready.
+    GpusReady {
+        /// How many.
+        count: u32,
+        /// Whether they are simulated ones, which prove nothing about hardware.
+        simulated: bool,
+    },
+    /// The guest's GPUs were refused and closed; it goes on without, as its configuration allows.
+    GpusRefused {
+        /// What was expected, what was found, what to do.
+        reason: String,
+    },
     /// The guest's own events are measured and sealed.
     Sealed {
         /// Whether RTMR3 holds them; false where the kernel can't extend it.
@@ -104,6 +116,8 @@ impl Stage {
             | Stage::ConfigMeasured { .. }
             | Stage::NetworkUp { .. }
             | Stage::ModelOpened { .. }
+            | Stage::GpusReady { .. }
+            | Stage::GpusRefused { .. }
             | Stage::Sealed { .. }
             | Stage::Serving { .. }
             | Stage::Failed { .. } => false,

@@ -16,7 +16,7 @@ use proxy::registry::Registry;
 use proxy::serve::House;
 use proxy::{SessionKey, seeds};
 use ratls::session::Requests;
-use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Wanted};
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -58,7 +58,7 @@ async fn run(options: Options, state: PathBuf) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let house = Arc::new(house(options, own, &state, stopping.clone())?);
     let acceptor = Acceptor::new(house.endpoint.clone()).context("a proxy is an attested part")?;
-    let acceptor = acceptor.anonymous().attested(house.verifier.clone(), Wanted::part(Part::Worker));
+    let acceptor = acceptor.anonymous().attested(house.verifier.clone(), house.wanted.clone());
     let reporter = house.reporter.clone();
     let door = Door { name: NAME, acceptor: Arc::new(acceptor), peers: Role::Worker, reporter, open: OPEN };
     let (inside, routes) = (house.clone(), house.routes());
@@ -94,7 +94,7 @@ fn house(options: Options, own: Own, state: &Path, stop: watch::Receiver<bool>) 
     })?;
     ensure!(own.config.models.is_empty(), "{path}: a proxy runs no models, found [[models]]; remove them");
     let believed = Believed::load(trust, &options.trust)?;
-    let simulated = believed.is_simulated();
+    let (simulated, wanted) = (believed.is_simulated(), believed.wanted(Part::Worker));
     let quotes = QuoteQueue::new(Arc::new(options.attester), QuoteLimits::default());
     let key = SessionKey::generate()?;
     let endpoint = Endpoint::attested(Part::Proxy, quotes, own.static_bytes.clone());
@@ -106,6 +106,7 @@ fn house(options: Options, own: Own, state: &Path, stop: watch::Receiver<bool>) 
     Ok(House {
         endpoint: Arc::new(endpoint),
         verifier: believed.verifier(own.runtime.mirror.as_deref(), &reporter)?,
+        wanted,
         simulated,
         own,
         front: Arc::new(Front::new(workers, money)),
@@ -144,7 +145,7 @@ fn paid(
 
 /// Calls a worker that can be reached, and employs it.
 async fn call(house: Arc<House>, tcp: TcpStream) -> Met {
-    match ratls::connect(tcp, &house.endpoint, &house.verifier, &Wanted::part(Part::Worker)).await {
+    match ratls::connect(tcp, &house.endpoint, &house.verifier, &house.wanted).await {
         Ok(worker) => house.employ(worker).await,
         Err(error) => {
             if let Some(refusal) = error.refusal() {

@@ -22,7 +22,6 @@ use hyper::service::Service;
 use hyper::{Method, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use payment::Address;
-use protocol::channel::Part;
 use protocol::config::{Role, StaticConfig};
 use protocol::market::{self, Blob, Hex32, WorkerFacts};
 use ratls::session::{self, End, Requests};
@@ -65,6 +64,8 @@ pub struct House {
     pub endpoint: Arc<Endpoint>,
     /// What workers are held against.
     pub verifier: Arc<Verifier>,
+    /// What is wanted of them, as it was measured.
+    pub wanted: Wanted,
     /// Whether that is a simulated platform.
     pub simulated: bool,
     /// This guest's configuration.
@@ -134,8 +135,7 @@ impl House {
             self.reporter.refused(Role::Worker, &["wallet"]);
             return Met::Failed;
         }
-        let end =
-            End::new(self.endpoint.clone()).verifying(self.verifier.clone(), Wanted::part(Part::Worker));
+        let end = End::new(self.endpoint.clone()).verifying(self.verifier.clone(), self.wanted.clone());
         let (requests, connection) = session::open(worker, end, self.stop.clone());
         let wallet = newcomer.wallet;
         let Some(place) = self.front.workers.join(newcomer, requests.clone()) else { return Met::Failed };

@@ -6,6 +6,7 @@ mod support;
 
 use axum::routing::post;
 use axum::{Json, Router};
+use daemon::gpu::Gpus;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -15,6 +16,7 @@ use protocol::config::Role;
 use protocol::progress::Stage;
 use ratls::session::{self, End, Ended, Requests};
 use ratls::{ConnectError, Endpoint, Refusal, Wanted};
+use simulator::gpu::{GpuFault, GpuMachine, RunningGpus, SimulatedDriver};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +58,17 @@ async fn work(
     config: &str,
     name: &'static str,
 ) -> Result<(watch::Sender<bool>, JoinHandle<Ended>), ratls::ChannelError> {
-    let (me, verifier) = (site.endpoint(Part::Worker, config), site.verifier());
+    work_as(site, address, site.endpoint(Part::Worker, config), name).await
+}
+
+/// The same, as this end.
+async fn work_as(
+    site: &Site,
+    address: SocketAddr,
+    me: Arc<Endpoint>,
+    name: &'static str,
+) -> Result<(watch::Sender<bool>, JoinHandle<Ended>), ratls::ChannelError> {
+    let verifier = site.verifier();
     let wanted = Wanted::part(Part::Proxy);
     let tcp = TcpStream::connect(address).await.unwrap();
     let mut attested = ratls::connect(tcp, &me, &verifier, &wanted).await.unwrap();
@@ -203,4 +215,93 @@ fn a_proxy_that_could_believe_nobody_or_runs_models_does_not_start() {
 fn there_is_no_option_beyond_the_paths() {
     let said = setup().command(&[("--insecure", "yes")]).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stderr).contains("--insecure: no such option"));
+}
+
+/// A worker whose GPUs this driver shows.
+fn with_gpus(site: &Site, driver: SimulatedDriver) -> Arc<Endpoint> {
+    Arc::new(site.end(Part::Worker, WORKER).with_gpu(Arc::new(Gpus::new(Arc::new(driver)))))
+}
+
+/// SIMULATED GPUs that are as they should be, at this time.
+fn good(count: usize) -> Arc<RunningGpus> {
+    Arc::new(GpuMachine::Hopper(count).start().unwrap().valid_at(support::now()))
+}
+
+fn bad(fault: GpuFault) -> Arc<RunningGpus> {
+    Arc::new(fault.start().unwrap().valid_at(support::now()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_demands_gpus_lets_in_a_worker_that_shows_right_ones_and_names_why_others_are_refused() {
+    let site = Site::new();
+    let (right, two) = (good(1), good(2));
+    // DevTools and debug firmware measure otherwise; nothing in a report says so in words.
+    let (devtools, vbios) = (bad(GpuFault::DriverMismatch), bad(GpuFault::VbiosMismatch));
+    let all = [&*right, &two, &devtools, &vbios];
+    let mut proxy = setup().believing(&site, &site.reference()).demanding(&all, None).start(&site, &[]);
+    let address = Daemon::address(&proxy.ready());
+    let replayed = SimulatedDriver::new(right.clone()).deaf();
+    for (driver, reason) in [
+        (SimulatedDriver::new(devtools), "gpu_driver_measurements"),
+        (SimulatedDriver::new(vbios), "gpu_vbios_measurements"),
+        (replayed, "gpu_nonce"),
+        (SimulatedDriver::new(two), "gpu_count"),
+    ] {
+        assert!(work_as(&site, address, with_gpus(&site, driver), "bad").await.is_err());
+        let reasons = vec![reason.to_owned()];
+        assert_eq!(proxy.said(), Stage::PeerRefused { part: Role::Worker, reasons });
+    }
+    let client = ask(&site, address, Wanted::part(Part::Proxy)).await.unwrap();
+    assert_eq!(embed(&client, "echo").await.0, 503, "nobody was let in");
+    let me = with_gpus(&site, SimulatedDriver::new(right));
+    let (_stop, _serving) = work_as(&site, address, me, "gpu").await.unwrap();
+    assert_eq!(proxy.said(), joined());
+    let (status, answer) = embed(&client, "echo").await;
+    assert!(status == 200 && answer.contains("\"worker\":\"gpu\""), "{status} {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_gpus_or_whose_driver_fails_is_told_what_was_wanted_and_gets_no_work() {
+    let site = Site::new();
+    let gpus = good(1);
+    let setup = setup().believing(&site, &site.reference()).demanding(&[&gpus], None);
+    let mut proxy = setup.start(&site, &[]);
+    let address = Daemon::address(&proxy.ready());
+    let verifier = site.verifier();
+    let failing = with_gpus(&site, SimulatedDriver::new(gpus).failing(|_| true));
+    for me in [site.endpoint(Part::Worker, WORKER), failing] {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let result = ratls::connect(tcp, &me, &verifier, &Wanted::part(Part::Proxy)).await;
+        let Err(ConnectError::Answer(error)) = result else { panic!("it had none to show") };
+        assert!(error.to_string().contains("GPU"), "{error}");
+    }
+    let client = ask(&site, address, Wanted::part(Part::Proxy)).await.unwrap();
+    assert_eq!(embed(&client, "echo").await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_of_before_are_taken_where_the_proxy_was_measured_to_take_them() {
+    let site = Site::new();
+    let gpus = good(1);
+    let setup = setup().believing(&site, &site.reference()).demanding(&[&gpus], Some(600));
+    let mut proxy = setup.start(&site, &[]);
+    let address = Daemon::address(&proxy.ready());
+    let me = with_gpus(&site, SimulatedDriver::new(gpus));
+    let (_first, _serving) = work_as(&site, address, me.clone(), "one").await.unwrap();
+    let (_second, _serving) = work_as(&site, address, me, "one").await.unwrap();
+    assert_eq!([proxy.said(), proxy.said()], [joined(), joined()]);
+}
+
+#[test]
+fn a_proxy_that_demands_gpus_without_what_to_hold_them_against_does_not_start() {
+    let site = Site::new();
+    let setup = setup().believing(&site, &site.reference()).demanding(&[&good(1)], None);
+    setup.write();
+    let handed = setup.folder.path().join("trust/gpu-collateral.json");
+    std::fs::write(&handed, "{}").unwrap();
+    let said = setup.refusal(&[]);
+    assert!(said.contains("gpu-collateral.json") && said.contains("driver_rims"), "{said}");
+    std::fs::remove_file(&handed).unwrap();
+    let said = setup.refusal(&[]);
+    assert!(said.contains("expected gpu-collateral.json, found none"), "{said}");
 }

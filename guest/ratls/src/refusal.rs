@@ -110,7 +110,7 @@ impl Refusal {
             Refusal::GpuTooOld { .. } => "gpu_too_old",
             Refusal::GpuUnknown => "gpu_unknown",
             Refusal::GpuFormat(_) => "gpu_format",
-            Refusal::Gpu(_) => "gpu",
+            Refusal::Gpu(refused) => return refused.verdict().reasons(),
         };
         vec![rule]
     }

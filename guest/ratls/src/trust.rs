@@ -1,6 +1,6 @@
 //! What a verifier holds evidence against, replaceable while connections live.
 
-use evidence::gpu::GpuPolicy;
+use evidence::gpu::{GpuCollateral, GpuPolicy};
 use evidence::{Cache, Collateral, Policy, Reference};
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +33,14 @@ pub struct GpuTrust {
     pub vbios_rims: Vec<Vec<u8>>,
     /// OCSP responses, DER.
     pub ocsp: Vec<Vec<u8>>,
+}
+
+impl GpuTrust {
+    /// This policy, and what was handed over.
+    pub fn new(policy: GpuPolicy, collateral: GpuCollateral) -> Self {
+        let GpuCollateral { driver_rims, vbios_rims, ocsp } = collateral;
+        GpuTrust { policy, driver_rims, vbios_rims, ocsp }
+    }
 }
 
 impl Trust {

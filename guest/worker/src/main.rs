@@ -46,7 +46,13 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let own = Own::read(&options.config, &options.runtime_config, Role::Worker)?;
     let config = own.config.clone();
-    let compute = Compute::choose(config.worker.as_ref(), engine::gpu).map_err(|lacks| {
+    let record = options.attester.runtime.clone();
+    // A program that can't use one opens none, and says so first.
+    let look = || match !cfg!(feature = "cuda") || daemon::gpu::accepted(&record) {
+        true => engine::gpu(),
+        false => Err(engine::NoGpu::NotAccepted),
+    };
+    let compute = Compute::choose(config.worker.as_ref(), look).map_err(|lacks| {
         anyhow!("no GPU: {lacks}; or let the processor compute: [worker] device = \"gpu-or-cpu\"")
     })?;
     let (said, device) = (compute.said(), compute.device());
@@ -58,8 +64,13 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start(options.progress);
     let (routes, paid) = routes(&own, models, device, stopping.clone())?;
+    let gpus = daemon::gpu::source(&record);
+    let endpoint = Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone());
     let server = Arc::new(Server {
-        endpoint: Arc::new(Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone())),
+        endpoint: Arc::new(match gpus {
+            Some(gpus) => endpoint.with_gpu(gpus),
+            None => endpoint,
+        }),
         proxies: proxies(&own, &options.trust, &reporter)?,
         own,
         routes,

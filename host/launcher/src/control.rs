@@ -84,12 +84,12 @@ impl Control {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use protocol::control::{Attestation, Service};
+    use protocol::control::{Attestation, Gpus, Service};
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixListener;
 
     fn health(uptime_ms: u64) -> Health {
-        let attestation = Attestation { sealed: true, extended: true, simulated: true };
+        let attestation = Attestation { sealed: true, extended: true, simulated: true, gpu: Gpus::None };
         Health {
             uptime_ms,
             daemon: Service::Running,

@@ -5,7 +5,7 @@
 
 use crate::error::LaunchError;
 use crate::settings::Settings;
-use protocol::config::{RuntimeConfig, StaticConfig, mrconfigid};
+use protocol::config::{GpuConfig, PeerGpuConfig, RuntimeConfig, StaticConfig, mrconfigid};
 use protocol::handoff::{Handoff, SimulatedPlatform};
 use std::fmt::Write as _;
 
@@ -51,9 +51,37 @@ pub fn static_toml(config: &StaticConfig) -> String {
             let _ = writeln!(text, "simulated_root = \"{root}\"");
         }
         let _ = write!(text, "policy = '''\n{}'''\n", trust.policy);
+        if let Some(gpu) = &trust.gpu {
+            peer_gpu_toml(gpu, &mut text);
+        }
+    }
+    if let Some(gpu) = &config.gpu {
+        gpu_toml(gpu, &mut text);
     }
     money_toml(config, &mut text);
     text
+}
+
+fn peer_gpu_toml(gpu: &PeerGpuConfig, text: &mut String) {
+    text.push_str("\n[trust.gpu]\n");
+    if let Some(max_age) = gpu.max_age {
+        let _ = writeln!(text, "max_age = {max_age}");
+    }
+    roots_toml(gpu.simulated_roots.as_ref(), text);
+}
+
+/// The section on the guest's own GPUs.
+pub(crate) fn gpu_toml(gpu: &GpuConfig, text: &mut String) {
+    let _ = write!(text, "\n[gpu]\nrequired = {}\nnot_before = {}\n", gpu.required, gpu.not_before);
+    roots_toml(gpu.simulated_roots.as_ref(), text);
+    // A literal string, as in [trust].
+    let _ = write!(text, "policy = '''\n{}'''\n", gpu.policy);
+}
+
+fn roots_toml(roots: Option<&[String; 2]>, text: &mut String) {
+    if let Some(roots) = roots {
+        let _ = writeln!(text, "simulated_roots = {roots:?}");
+    }
 }
 
 fn money_toml(config: &StaticConfig, text: &mut String) {
@@ -147,15 +175,34 @@ mod tests {
             publication: None,
             simulated_root: Some("ef".repeat(32)),
             not_before: 1_790_000_000,
+            gpu: None,
         };
+        let roots = Some(["01".repeat(32), "23".repeat(32)]);
+        let peers = PeerGpuConfig { max_age: Some(300), simulated_roots: roots.clone() };
+        let demanding = TrustConfig { gpu: Some(peers), ..trust.clone() };
+        let fresh = TrustConfig { gpu: Some(PeerGpuConfig::default()), ..trust.clone() };
+        let policy = "count = 8\nmodels = [\"GH100\"]\n".into();
+        let gpu = GpuConfig { policy, required: false, not_before: 7, simulated_roots: roots };
         let other = TrustConfig { simulated_root: None, ..trust.clone() };
         let publication = Some("\n# \"settings\"\nschema = 1\n".into());
         let published = TrustConfig { publication, references: Vec::new(), ..trust.clone() };
-        for trust in [None, Some(trust), Some(other), Some(published)] {
+        for trust in [None, Some(trust), Some(other), Some(published), Some(demanding), Some(fresh)] {
             let (role, network, models) = (Role::Proxy, "local".into(), models.clone());
             let (ledger, pool, wallet, worker) = (None, None, None, None);
-            let config =
-                StaticConfig { schema: 1, role, network, models, trust, ledger, pool, wallet, worker };
+            let mut config = StaticConfig {
+                gpu: None,
+                schema: 1,
+                role,
+                network,
+                models,
+                trust,
+                ledger,
+                pool,
+                wallet,
+                worker,
+            };
+            assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
+            config.gpu = Some(gpu.clone());
             assert_eq!(StaticConfig::parse(static_toml(&config).as_bytes()).unwrap(), config);
             let (hex, account) = (Hex32([0xab; 32]), Account { workchain: 0, hash: [9; 32] });
             let ledger = LedgerConfig { global_id: -3, zero_root: hex, zero_file: hex, root: account };

@@ -10,11 +10,13 @@
 //! verifier accepts.
 
 mod check;
+mod gpu;
 mod hardware;
 mod life;
 mod trust;
 
 pub use check::{Firmware, Image, Model, Settings};
+pub use gpu::GpuFragment;
 pub use hardware::{PlacementFragment, TdxFragment};
 pub use life::{Life, LifeFragment, Restart};
 
@@ -113,6 +115,9 @@ pub struct TrustFragment {
     pub references: Option<Vec<PathBuf>>,
     /// The guest appraises nothing as of an earlier time, Unix seconds.
     pub not_before: Option<u64>,
+    /// Evidence of peers' GPUs that is demanded: `fresh`, or `cached:SECONDS` for what was taken at most so long ago; `[gpu]`
+    /// of the policy says what they must be.
+    pub gpu: Option<String>,
 }
 
 /// What a person wrote: every field optional, unknown ones refused.
@@ -148,6 +153,10 @@ pub struct Fragment {
     pub mirror: Option<String>,
     /// Whom the guest believes.
     pub trust: Option<TrustFragment>,
+    /// The guest's own GPUs, for the static configuration.
+    pub gpu: Option<GpuFragment>,
+    /// Folder with what GPU evidence is held against: manifests and OCSP responses.
+    pub gpu_collateral: Option<PathBuf>,
     /// The chain and the root contract, for the static configuration.
     pub ledger: Option<LedgerConfig>,
     /// A proxy's pool, for the static configuration.
@@ -258,6 +267,8 @@ impl Fragment {
             lite_servers: over.lite_servers.or(self.lite_servers),
             mirror: over.mirror.or(self.mirror),
             trust: over.trust.or(self.trust),
+            gpu: over.gpu.or(self.gpu),
+            gpu_collateral: over.gpu_collateral.or(self.gpu_collateral),
             ledger: over.ledger.or(self.ledger),
             pool: over.pool.or(self.pool),
             wallet: over.wallet.or(self.wallet),
@@ -291,6 +302,8 @@ impl Fragment {
             lite_servers: self.lite_servers.unwrap_or_default(),
             mirror: self.mirror,
             trust: self.trust,
+            gpu: self.gpu,
+            gpu_collateral: self.gpu_collateral,
             ledger: self.ledger,
             pool: self.pool,
             wallet: self.wallet,
@@ -316,11 +329,17 @@ impl Fragment {
 
     /// Makes relative paths count from `base`. Firmware paths are left alone: they belong to the tools root.
     fn root_paths(&mut self, base: &Path) {
-        let paths =
-            [&mut self.image, &mut self.static_config, &mut self.work_dir, &mut self.simulated_platform];
+        let paths = [
+            &mut self.image,
+            &mut self.static_config,
+            &mut self.work_dir,
+            &mut self.simulated_platform,
+            &mut self.gpu_collateral,
+        ];
         let models = self.models.iter_mut().flatten().flat_map(|m| [&mut m.image, &mut m.pin]);
         let socket = self.tdx.iter_mut().map(|tdx| &mut tdx.vsock_socket);
-        for path in paths.into_iter().chain(models).chain(socket).flatten() {
+        let gpu = self.gpu.iter_mut().map(|gpu| &mut gpu.policy);
+        for path in paths.into_iter().chain(models).chain(socket).chain(gpu).flatten() {
             *path = base.join(&*path);
         }
         let Some(TrustFragment { policy, collateral, references, publication, source, .. }) = &mut self.trust
@@ -352,6 +371,8 @@ pub struct Input {
     pub lite_servers: Vec<SocketAddrV4>,
     pub mirror: Option<String>,
     pub trust: Option<TrustFragment>,
+    pub gpu: Option<GpuFragment>,
+    pub gpu_collateral: Option<PathBuf>,
     pub ledger: Option<LedgerConfig>,
     pub pool: Option<PoolConfig>,
     pub wallet: Option<WalletConfig>,

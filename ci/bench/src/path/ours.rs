@@ -90,6 +90,7 @@ impl Ours {
             let house = House {
                 endpoint,
                 verifier,
+                wanted: Wanted::part(Part::Worker),
                 simulated: true,
                 own,
                 front,

@@ -28,6 +28,7 @@ fn simulated() -> (TrustConfig, Vec<File>) {
         publication: None,
         simulated_root: Some(file_hash(&root.bytes)),
         not_before: AT,
+        gpu: None,
     };
     (config, releases.into_iter().chain([root, collateral]).collect())
 }
@@ -157,4 +158,66 @@ fn a_peer_belongs_by_its_role_and_network() {
     assert_eq!(peer("proxy", "local"), Err("role"));
     assert_eq!(peer("worker", "test"), Err("network"));
     assert_eq!(belongs(b"\xff", &own), Err("static_config"));
+}
+
+/// [`simulated`], with GPUs demanded, and the files of SIMULATED ones.
+fn with_gpus(max_age: Option<u32>) -> (TrustConfig, Vec<File>) {
+    let (config, mut files) = simulated();
+    let case = simulator::gpu::GpuMachine::Hopper(1).case().unwrap();
+    let hashes = [file_hash(&case.device_root), file_hash(&case.rim_root)];
+    let simulator::gpu::GpuCase { driver_rims, vbios_rims, ocsp, device_root, rim_root, .. } = case;
+    let collateral = GpuCollateral { driver_rims, vbios_rims, ocsp }.to_json().into_bytes();
+    let file = |name: &str, bytes| File { name: name.into(), bytes };
+    files.extend([
+        file(GPU_COLLATERAL_FILE, collateral),
+        file("gpu-device-root.der", device_root),
+        file("gpu-rim-root.der", rim_root),
+    ]);
+    let gpu = Some(PeerGpuConfig { max_age, simulated_roots: Some(hashes) });
+    let policy = format!("{}[gpu]\ncount = 2\n", config.policy);
+    (TrustConfig { policy, gpu, ..config }, files)
+}
+
+#[test]
+fn gpus_are_demanded_as_it_was_measured_and_held_against_what_was_handed_over() {
+    for (max_age, demand) in [(None, GpuDemand::Fresh), (Some(60), GpuDemand::Cached { max_age_s: 60 })] {
+        let (config, files) = with_gpus(max_age);
+        let believed = Believed::of(&config, &files, true).unwrap();
+        assert_eq!(believed.wanted(Part::Worker).gpu, demand);
+        let gpu = believed.gpu.unwrap();
+        assert_eq!(gpu.policy.settings.count, 2);
+        assert_eq!(gpu.policy.platform(), evidence::gpu::GpuPlatform::Simulated);
+        assert_eq!((gpu.driver_rims.len(), gpu.vbios_rims.len()), (1, 1));
+    }
+    let (config, files) = simulated();
+    let believed = Believed::of(&config, &files, true).unwrap();
+    assert!(believed.gpu.is_none() && believed.wanted(Part::Worker).gpu == GpuDemand::None);
+}
+
+#[test]
+fn gpus_that_are_demanded_without_collateral_or_under_other_roots_are_refused_by_name() {
+    let (config, files) = with_gpus(None);
+    let without =
+        |name: &str| -> Vec<File> { files.iter().filter(|file| file.name != name).cloned().collect() };
+    let error = Believed::of(&config, &without(GPU_COLLATERAL_FILE), true).unwrap_err();
+    assert!(matches!(error, TrustError::NoGpuCollateral), "{error}");
+    let error = Believed::of(&config, &without("gpu-rim-root.der"), true).unwrap_err().to_string();
+    assert!(error.contains("trust.gpu.simulated_roots names a file"), "{error}");
+    let mut broken = files.clone();
+    broken.iter_mut().filter(|file| file.name == GPU_COLLATERAL_FILE).for_each(|file| file.bytes.truncate(9));
+    let error = Believed::of(&config, &broken, true).unwrap_err();
+    assert!(matches!(error, TrustError::GpuCollateral(_)), "{error}");
+    // A production image with a policy for hardware: the roots of GPUs are another door, and closed as well.
+    let (published, more) = published(&["worker"]);
+    let hardware = TrustConfig {
+        policy: "schema = 1\nplatform = \"tdx\"\n".into(),
+        gpu: config.gpu.clone(),
+        ..published
+    };
+    let all = [more, files[4..].to_vec()].concat();
+    let error = Believed::of(&hardware, &all, false).unwrap_err();
+    assert!(matches!(error, TrustError::SimulatedGpus), "{error}");
+    let hardware = TrustConfig { gpu: Some(PeerGpuConfig::default()), ..hardware };
+    let gpu = Believed::of(&hardware, &all, false).unwrap().gpu.unwrap();
+    assert_eq!(gpu.policy.platform(), evidence::gpu::GpuPlatform::Nvidia);
 }

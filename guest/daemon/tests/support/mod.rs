@@ -3,10 +3,12 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+use evidence::gpu::GpuCollateral;
 use evidence::{Collateral, Policy, Reference};
 use protocol::channel::Part;
 use protocol::config::file_hash;
 use protocol::evidence::EventLog;
+use protocol::handoff::GPU_COLLATERAL_FILE;
 use protocol::progress::Stage;
 use protocol::{AttestError, Attester, Digest384};
 use ratls::{Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
@@ -61,8 +63,13 @@ impl Site {
 
     /// An end in this process that is such a machine.
     pub fn endpoint(&self, part: Part, static_config: &str) -> Arc<Endpoint> {
+        Arc::new(self.end(part, static_config))
+    }
+
+    /// The same, before it is shared.
+    pub fn end(&self, part: Part, static_config: &str) -> Endpoint {
         let quotes = QuoteQueue::new(self.attester(static_config.as_bytes()), QuoteLimits::default());
-        Arc::new(Endpoint::attested(part, quotes, static_config.into()))
+        Endpoint::attested(part, quotes, static_config.into())
     }
 
     /// Reference values of the release that its guests are of.
@@ -225,6 +232,27 @@ impl Setup {
         fs::write(self.folder.path().join("static.toml"), self.static_config()).unwrap();
         let runtime = format!("schema = 1\naddress = \"127.0.0.1/8\"\ndial = {dial:?}\n{}", self.runtime);
         fs::write(self.folder.path().join("runtime.toml"), runtime).unwrap();
+    }
+
+    /// Demands GPUs of its peers, with what is held against these, and as `[gpu]` of the policy says.
+    pub fn demanding(mut self, gpus: &[&simulator::gpu::RunningGpus], max_age: Option<u32>) -> Self {
+        let put = |name: &str, bytes: &[u8]| {
+            fs::write(self.folder.path().join("trust").join(name), bytes).unwrap();
+            file_hash(bytes)
+        };
+        let (mut roots, mut collateral) = (Vec::new(), GpuCollateral::default());
+        for case in gpus.iter().map(|gpus| gpus.case(&[0; 32]).unwrap()) {
+            // SIMULATED machines share their PKI.
+            roots =
+                vec![put("gpu-device-root.der", &case.device_root), put("gpu-rim-root.der", &case.rim_root)];
+            (collateral.driver_rims, collateral.vbios_rims) = (case.driver_rims, case.vbios_rims);
+            collateral.ocsp.extend(case.ocsp);
+        }
+        put(GPU_COLLATERAL_FILE, collateral.to_json().as_bytes());
+        let max_age = max_age.map_or(String::new(), |age| format!("max_age = {age}\n"));
+        let trust = self.trust.take().unwrap_or_default();
+        self.trust = Some(format!("{trust}[trust.gpu]\n{max_age}simulated_roots = {roots:?}\n"));
+        self
     }
 
     /// Runs it as a machine of `site`.

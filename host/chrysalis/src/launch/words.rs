@@ -38,6 +38,11 @@ pub fn stage(stage: &Stage) -> String {
         }
         Stage::NetworkUp { address } => format!("network up, {address}"),
         Stage::ModelOpened { name, root } => format!("model {name} opened under root {root:.16}..."),
+        Stage::GpusReady { count, simulated: false } => format!("{count} GPU(s) attested and set ready"),
+        Stage::GpusReady { count, simulated: true } => {
+            format!("{count} SIMULATED GPU(s) attested and set ready")
+        }
+        Stage::GpusRefused { reason } => format!("GPUs REFUSED and closed, serving without: {reason}"),
         Stage::Sealed { extended: true, rtmr3 } => format!("sealed, RTMR3 extended to {rtmr3:.16}..."),
         Stage::Sealed { extended: false, .. } => "sealed, RTMR3 not extended: this kernel can't".into(),
         Stage::Serving { port } => format!("serving on port {port}"),

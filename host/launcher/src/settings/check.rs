@@ -4,7 +4,7 @@ use super::trust::Trusted;
 use super::{Input, Life, ModelFragment, SettingsError};
 use crate::machine::{Placement, Platform};
 use measure::{Boot, Shape};
-use protocol::config::{ModelPin, Role, RuntimeConfig, StaticConfig, TrustConfig};
+use protocol::config::{GpuConfig, ModelPin, Role, RuntimeConfig, StaticConfig, TrustConfig};
 use protocol::handoff::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -105,10 +105,13 @@ impl Input {
             let hint = "serve the others from a second guest";
             return Err(self.value("models", format!("{} disks", models.len()), "at most 8", hint));
         }
-        let (trust, files) = match self.trusted()? {
-            Some(Trusted { config, files }) => (Some(config), files),
+        let gpus = self.gpus()?;
+        let (trust, mut files) = match self.trusted()? {
+            Some(Trusted { config, files }) => (Some(TrustConfig { gpu: gpus.peers, ..config }), files),
             None => (None, Vec::new()),
         };
+        files.extend(gpus.files);
+        files.sort_by(|a, b| a.name.cmp(&b.name));
         let platform = self.platform()?;
         Ok(Settings {
             image: self.image(boot)?,
@@ -118,7 +121,7 @@ impl Input {
             memory_mib: self.memory_mib(&platform)?,
             placement: self.placement()?,
             life: self.life()?,
-            static_config: self.static_config(&models, trust)?,
+            static_config: self.static_config(&models, trust, gpus.own)?,
             runtime: RuntimeConfig {
                 schema: 1,
                 address: "10.0.2.15/24".into(),
@@ -240,7 +243,12 @@ impl Input {
     }
 
     /// The bytes of the static configuration: as given, or written from role, network, pins and trust.
-    fn static_config(&self, models: &[Model], trust: Option<TrustConfig>) -> Result<Vec<u8>, SettingsError> {
+    fn static_config(
+        &self,
+        models: &[Model],
+        trust: Option<TrustConfig>,
+        gpu: Option<GpuConfig>,
+    ) -> Result<Vec<u8>, SettingsError> {
         let pins: Vec<ModelPin> = models.iter().map(|m| m.pin.clone()).collect();
         let Some(path) = &self.static_config else {
             let (role, network) = (self.role()?, self.network()?);
@@ -248,7 +256,7 @@ impl Input {
             let (wallet, worker) = (self.wallet.clone(), self.worker.clone());
             let models = pins;
             let config =
-                StaticConfig { schema: 1, role, network, models, trust, ledger, pool, wallet, worker };
+                StaticConfig { schema: 1, role, network, models, trust, gpu, ledger, pool, wallet, worker };
             let bytes = crate::handoff::static_toml(&config).into_bytes();
             let expected = "pins, trust and money that a static configuration may carry";
             let hint = "make the disks anew with `chrysalis model pack`, or correct [trust], [ledger], [pool], [wallet]";
@@ -276,6 +284,11 @@ impl Input {
             let expected = "the trust that [trust] of these settings comes to";
             let hint = "hand over, with [trust], the very files that it names, or leave `static_config` out";
             return Err(self.value("static_config", "other trust".into(), expected, hint));
+        }
+        if config.gpu != gpu {
+            let expected = "the GPUs that [gpu] of these settings comes to";
+            let hint = "say with [gpu] and `gpu_collateral` what it says, or leave `static_config` out";
+            return Err(self.value("static_config", "other GPUs".into(), expected, hint));
         }
         Ok(bytes)
     }

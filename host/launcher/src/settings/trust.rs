@@ -44,6 +44,8 @@ impl Input {
             publication,
             simulated_root: root.as_ref().map(|file| file_hash(&file.bytes)),
             not_before,
+            // Joined by whoever reads the settings of GPUs.
+            gpu: None,
         };
         // In the order of their names, as a handoff wants them.
         let files = [collateral].into_iter().chain(handed).chain(references).chain(root).collect();
@@ -144,7 +146,7 @@ impl Input {
 }
 
 /// A text that can stand in the static configuration as a literal string.
-fn literal(bytes: Vec<u8>) -> Option<String> {
+pub(super) fn literal(bytes: Vec<u8>) -> Option<String> {
     let text = String::from_utf8(bytes).ok()?;
     let bad = |c: char| c.is_control() && c != '\n' && c != '\t';
     (!text.contains("'''") && !text.chars().any(bad)).then_some(text)
