@@ -4,7 +4,6 @@
 use crate::host;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Options of `answers`.
 #[derive(clap::Args)]
@@ -17,17 +16,5 @@ pub struct Args {
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let folder = args.folder.canonicalize();
     let folder = folder.with_context(|| format!("{}: no folder", args.folder.display()))?;
-    let mut cargo = Command::new("cargo");
-    cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "engine",
-        "--example",
-        "model",
-        "--",
-    ]);
-    host::run(cargo.arg("answers").arg(folder).current_dir(root))
+    host::run(host::example(root, "engine", "model").arg("answers").arg(folder))
 }

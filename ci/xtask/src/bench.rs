@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// The file that is taken for changed in a warm rebuild: the wire types, which most guest programs link.
 const CHANGED: &str = "src/guest/protocol/src/lib.rs";
 
+/// Parts that boot the image.
+const BOOTED: [&str; 2] = ["launch", "boot"];
+
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,7 +34,8 @@ pub struct Args {
     /// Of the engine's rows, those whose name contains this; several times for several. Implies --engine.
     #[arg(long, conflicts_with = "no_engine")]
     only: Vec<String>,
-    /// Only these numbers, which need no image: `gpu`, `appraisal`, `vouchers`, `proxy`, `path`, `channel`, `gateway`.
+    /// Only these numbers: `gpu`, `appraisal`, `vouchers`, `proxy`, `path`, `channel`, `gateway`, `doctor`; `launch` and `boot`, which
+    /// need the image.
     #[arg(long, conflicts_with_all = ["engine", "only"])]
     part: Vec<String>,
     /// Rounds of each of the engine's rows.
@@ -87,7 +91,7 @@ fn rest(house: &House, args: &Args) -> Result<()> {
     steps.next("Set-up");
     // The programs that the proxy is held against, in a root of their own.
     let proxies = Tools::of_lock(&house.checkout, Kind::Peers, &mut show)?.path("/");
-    if all {
+    if all || args.part.iter().any(|part| BOOTED.contains(&part.as_str())) {
         stage(house)?;
     }
     steps.done("what is measured, and its peers, are ready");

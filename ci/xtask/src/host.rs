@@ -51,6 +51,14 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// An example of a package, compiled with the host's linker and run; add its arguments.
+pub fn example(root: &Path, package: &str, name: &str) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["run", "--release", "--locked", "--quiet", "--package", package, "--example", name, "--"]);
+    cargo.current_dir(root);
+    cargo
+}
+
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

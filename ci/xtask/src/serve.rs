@@ -4,7 +4,6 @@
 use crate::host;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Options of `serve`.
 #[derive(clap::Args)]
@@ -19,23 +18,12 @@ pub struct Args {
 
 /// Compiles the server with the host's linker and runs it until Ctrl-C.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "worker",
-        "--example",
-        "plain",
-        "--",
-    ]);
+    let mut cargo = host::example(root, "worker", "plain");
     for model in &args.model {
         let model =
             model.canonicalize().with_context(|| format!("--model {}: no folder", model.display()))?;
         cargo.arg("--model").arg(model);
     }
-    cargo.arg("--port").arg(args.port.to_string()).current_dir(root);
+    cargo.arg("--port").arg(args.port.to_string());
     host::run(&mut cargo)
 }

@@ -5,15 +5,11 @@
 
 use crate::error::LaunchError;
 use crate::life::{Guest, launch};
-use crate::machine::{Placement, Platform};
 use crate::process;
-use crate::settings::{Firmware, Image, Life, Settings};
-use measure::Boot;
-use protocol::config::RuntimeConfig;
+use crate::settings::{Firmware, Settings};
 use protocol::names;
 use serde::Serialize;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -83,30 +79,8 @@ impl Floor {
         ukify.arg("build").arg("--linux").arg(absolute(&self.kernel)?).arg("--initrd").arg(&packed);
         ukify.arg("--cmdline").arg(CMDLINE).arg("--output").arg(&uki);
         process::run("ukify", ukify, &dir.join("ukify.log"))?;
-        Ok(Settings {
-            platform: Platform::Emulated,
-            boot: Boot::Direct,
-            image: Image { uki, disk: None },
-            firmware: self.firmware.clone(),
-            vcpus: self.vcpus,
-            memory_mib: self.memory_mib,
-            placement: Placement::default(),
-            life: Life::default(),
-            models: Vec::new(),
-            static_config: Vec::new(),
-            runtime: RuntimeConfig {
-                schema: 1,
-                address: "10.0.2.15/24".into(),
-                gateway: None,
-                dial: vec![],
-                ledger: vec![],
-                mirror: None,
-            },
-            listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-            files: Vec::new(),
-            simulated_platform: None,
-            work_dir: dir.join("run"),
-        })
+        let bare = Settings::bare(uki, self.firmware.clone(), dir.join("run"));
+        Ok(Settings { vcpus: self.vcpus, memory_mib: self.memory_mib, ..bare })
     }
 }
 

@@ -1,38 +1,17 @@
 //! Machines for this crate's tests: nothing that they name need be there.
 
 use crate::gpu::chip::Mode;
-use crate::machine::{After, PciAddress, Placement, Platform, QuoteService, TrustDomain, Vsock};
-use crate::settings::{Firmware, Image, Life, Model, Settings};
-use measure::Boot;
+use crate::machine::{After, PciAddress, QuoteService, TrustDomain, Vsock};
+use crate::settings::{Firmware, Image, Model, Settings};
 use measure::shape::{Gpu, QemuVersion};
-use protocol::config::{ModelPin, RuntimeConfig};
+use protocol::config::ModelPin;
 
 /// An emulated machine of the smallest kind.
 pub(crate) fn settings() -> Settings {
-    Settings {
-        platform: Platform::Emulated,
-        boot: Boot::Direct,
-        image: Image { uki: "/image/uki.efi".into(), disk: Some("/image/disk.raw".into()) },
-        firmware: Firmware { code: "/ovmf/code.fd".into(), vars: Some("/ovmf/vars.fd".into()) },
-        vcpus: 2,
-        memory_mib: 2048,
-        placement: Placement::default(),
-        life: Life::default(),
-        models: Vec::new(),
-        static_config: Vec::new(),
-        runtime: RuntimeConfig {
-            schema: 1,
-            address: "10.0.2.15/24".into(),
-            gateway: None,
-            dial: vec![],
-            ledger: vec![],
-            mirror: None,
-        },
-        files: Vec::new(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        simulated_platform: None,
-        work_dir: "/run,1".into(),
-    }
+    let firmware = Firmware { code: "/ovmf/code.fd".into(), vars: Some("/ovmf/vars.fd".into()) };
+    let bare = Settings::bare("/image/uki.efi".into(), firmware, "/run,1".into());
+    let image = Image { disk: Some("/image/disk.raw".into()), ..bare.image };
+    Settings { image, ..bare }
 }
 
 /// A model disk.

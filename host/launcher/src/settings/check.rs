@@ -74,7 +74,44 @@ pub struct Settings {
     pub work_dir: PathBuf,
 }
 
+/// A guest's address behind QEMU's user network (its manual, "User mode"), and the host in it.
+const GUEST: &str = "10.0.2.15/24";
+const HOST: &str = "10.0.2.2";
+
+/// The unmeasured configuration of a guest that calls nobody.
+pub(crate) fn runtime() -> RuntimeConfig {
+    RuntimeConfig {
+        schema: 1,
+        address: GUEST.into(),
+        gateway: None,
+        dial: Vec::new(),
+        ledger: Vec::new(),
+        mirror: None,
+    }
+}
+
 impl Settings {
+    /// An emulated machine that boots a kernel image directly and has nothing beside: no disk, no model, no configuration.
+    pub(crate) fn bare(uki: PathBuf, firmware: Firmware, work_dir: PathBuf) -> Self {
+        Settings {
+            platform: Platform::Emulated,
+            boot: Boot::Direct,
+            image: Image { uki, disk: None },
+            firmware,
+            vcpus: 2,
+            memory_mib: 2048,
+            placement: Placement::default(),
+            life: Life::default(),
+            models: Vec::new(),
+            static_config: Vec::new(),
+            runtime: runtime(),
+            files: Vec::new(),
+            listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+            simulated_platform: None,
+            work_dir,
+        }
+    }
+
     /// The shape that is booted, and that predictions are made for.
     pub fn shape(&self) -> Shape {
         let mut shape = Shape::new(self.vcpus, self.memory_mib);
@@ -123,12 +160,11 @@ impl Input {
             life: self.life()?,
             static_config: self.static_config(&models, trust, gpus.own)?,
             runtime: RuntimeConfig {
-                schema: 1,
-                address: "10.0.2.15/24".into(),
-                gateway: Some("10.0.2.2".into()),
+                gateway: Some(HOST.into()),
                 dial: self.dial.iter().map(ToString::to_string).collect(),
                 ledger: self.lite_servers.iter().map(ToString::to_string).collect(),
                 mirror: self.mirror()?,
+                ..runtime()
             },
             files,
             listen: self.listen()?,
@@ -142,7 +178,7 @@ impl Input {
     /// The mirror, if the guest would take it.
     fn mirror(&self) -> Result<Option<String>, SettingsError> {
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        let text = format!("schema = 1\naddress = \"10.0.2.15/24\"\nmirror = {mirror:?}\n");
+        let text = format!("schema = 1\naddress = {GUEST:?}\nmirror = {mirror:?}\n");
         match RuntimeConfig::parse(text.as_bytes()) {
             Ok(_) => Ok(Some(mirror.clone())),
             Err(_) => Err(self.value(
