@@ -4,7 +4,7 @@ use crate::output::{Outcome, facts};
 use anyhow::{Context, Result};
 use builder::kit::{self, Kit, What};
 use builder::lock::Changes;
-use builder::{Artifacts, Checkout, Profile, Progress, Thoroughness};
+use builder::{Artifacts, Checkout, Profile, Progress, Thoroughness, Tools};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -26,6 +26,8 @@ pub enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Compile the kernel modules of the GPU profiles alone, twice in different surroundings, and compare them.
+    Driver,
     /// Move a package lock on purpose, and show what changed.
     Lock {
         /// `packages` (the image), `tools` and `toolchain` (what builds it), `reference` (what the engine is compared with),
@@ -48,6 +50,12 @@ pub enum Command {
     VerifyKit {
         /// Folder of the kit.
         kit: PathBuf,
+    },
+    /// Print how many bytes of the root each package and program takes.
+    Sizes {
+        /// Folder with `artifacts.json`.
+        #[arg(default_value = "out/worker")]
+        dir: PathBuf,
     },
     /// Print what a build left.
     Show {
@@ -84,6 +92,11 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
             print(&artifacts, json)
         }
         Command::Prove { profile, full } => prove(profile, full, json),
+        Command::Driver => {
+            let twice = builder::gpu::compile_twice(&Checkout::find()?, &mut show)?;
+            facts(json, &twice, || twice.to_string())?;
+            Ok(if twice.equal() { Outcome::Fine } else { Outcome::Mismatch })
+        }
         Command::Lock { which } => lock(which, json),
         Command::Kit { out, commit, working_tree } => {
             let what = if working_tree { What::WorkingTree } else { What::Commit(commit) };
@@ -93,6 +106,12 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
             let kit = Kit::open(&kit)?;
             kit.verify(&mut show)?;
             describe(&kit, json)
+        }
+        Command::Sizes { dir } => {
+            let tools = Tools::open(&Checkout::find()?, &mut show)?;
+            let sizes = builder::sizes::of(&dir, &tools)?;
+            facts(json, &sizes, || sizes.to_string())?;
+            Ok(Outcome::Fine)
         }
         Command::Show { dir } => {
             let artifacts = Artifacts::load(&dir)?;

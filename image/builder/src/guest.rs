@@ -49,7 +49,15 @@ fn programs(profile: Profile) -> &'static [&'static str] {
 }
 
 /// Features that the GPU profiles' programs are compiled with, beyond the default.
-const GPU_FEATURES: [&str; 0] = [];
+const GPU_FEATURES: [&str; 3] = ["init/gpu", "worker/gpu", "worker/cuda"];
+
+/// Features that a profile's program of this crate is compiled with, beyond the default.
+pub(crate) fn features(profile: Profile, name: &str) -> Vec<&'static str> {
+    let of_crate = |feature: &&'static str| -> Option<&'static str> {
+        feature.split_once('/').filter(|(owner, _)| *owner == name).map(|(_, feature)| feature)
+    };
+    GPU_FEATURES.iter().filter(|_| profile.gpu()).filter_map(of_crate).collect()
+}
 
 /// The Rust toolchain of this host, checked against `rust-toolchain.toml`.
 #[derive(Debug, Clone)]
@@ -222,5 +230,13 @@ mod tests {
         assert_eq!(programs(Profile::Worker), ["chrysalis-worker"]);
         assert_eq!(programs(Profile::WorkerGpu), ["chrysalis-worker"]);
         assert_eq!(programs(Profile::Proxy), ["chrysalis-proxy"]);
+    }
+
+    #[test]
+    fn only_the_gpu_profiles_compile_with_features() {
+        for profile in Profile::ALL {
+            assert_eq!(features(profile, "worker").contains(&"cuda"), profile.gpu(), "{}", profile.name());
+            assert!(features(profile, "proxy").is_empty());
+        }
     }
 }

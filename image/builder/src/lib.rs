@@ -40,6 +40,7 @@ pub mod provenance;
 mod recipe;
 pub mod reproduce;
 mod rootfs;
+pub mod sizes;
 pub mod source;
 pub mod tools;
 

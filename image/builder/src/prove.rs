@@ -167,7 +167,7 @@ fn changed_meanwhile(around: &[Surroundings; 2], builds: &[Artifacts]) -> Result
     }
 }
 
-fn surroundings(checkout: &Checkout) -> [Surroundings; 2] {
+pub(crate) fn surroundings(checkout: &Checkout) -> [Surroundings; 2] {
     let id = std::process::id();
     let text = str::to_owned;
     let all = std::thread::available_parallelism().map_or(1, usize::from);

@@ -185,22 +185,34 @@ fn source(checkout: &Checkout, dir: &Path, origin: &Origin) -> Result<Source> {
     let words: Vec<&str> = origin.from.split(' ').collect();
     match words.as_slice() {
         ["package", name, version] => {
-            let lock = Lock::load(&checkout.root().join(Kind::Packages.file()))?;
-            let same = |package: &&Package| package.name == *name && package.version == *version;
-            let package = lock.packages.iter().find(same);
-            // The same version may have been built again, with other bytes.
-            let package = package.filter(|_| lock.id() == artifacts.packages_lock).with_context(|| {
+            let same = |package: &Package| package.name == *name && package.version == *version;
+            // None of a lock that has moved on: the same version may have been built again, with other bytes.
+            let package = of_build(checkout, &artifacts)?.into_iter().find(same).with_context(|| {
                 format!(
                     "{name} {version}: built in, but the lock has moved on; check out the build's own commit"
                 )
             })?;
-            Ok(Source::Package(package.clone()))
+            Ok(Source::Package(package))
         }
         ["source", program] => self::program(checkout, artifacts, program),
         ["recipe", ..] => Ok(Source::Recipe),
         ["mkosi"] => Ok(Source::Mkosi),
         _ => bail!("{}: `{}` is no origin that this version knows; build again", origin.path, origin.from),
     }
+}
+
+/// The locked packages of a build, as far as the locks of the checkout are still those that it was built from.
+fn of_build(checkout: &Checkout, artifacts: &crate::Artifacts) -> Result<Vec<Package>> {
+    let mut all = Vec::new();
+    let lock = Lock::load(&checkout.root().join(Kind::Packages.file()))?;
+    if lock.id() == artifacts.packages_lock {
+        all.extend(lock.packages);
+    }
+    if let Some(built) = &artifacts.gpu_lock {
+        let (id, packages) = crate::gpu::locked(&checkout.root().join(crate::gpu::FILE))?;
+        all.extend(packages.into_iter().filter(|_| id == *built));
+    }
+    Ok(all)
 }
 
 fn program(checkout: &Checkout, artifacts: crate::Artifacts, program: &str) -> Result<Source> {
@@ -216,6 +228,8 @@ fn program(checkout: &Checkout, artifacts: crate::Artifacts, program: &str) -> R
         let mut tree = Command::new(toolchain.sysroot.join("bin/cargo"));
         tree.args(["tree", "--locked", "--offline", "--quiet", "--target", TARGET, "--package", &name]);
         tree.args(["--prefix", "none", "--format", "{p}", "--edges", edges]).current_dir(checkout.root());
+        let features = guest::features(artifacts.profile, &name);
+        tree.args(features.iter().flat_map(|feature| ["--features", feature]));
         tree.env("CARGO_HOME", &cargo).env("RUSTC", toolchain.sysroot.join("bin/rustc"));
         tree.env("CARGO_TERM_COLOR", "never");
         let text = String::from_utf8(run(&format!("cargo tree --package {name}"), &mut tree)?)?;
@@ -285,7 +299,7 @@ impl std::fmt::Display for Answer {
             Answer::InImage { files } => files.iter().try_for_each(|one| one.fmt(f)),
             Answer::NotAllowed { path, package } => writeln!(
                 f,
-                "{path}: in {} {}, but not on image/rootfs.allow: it is not in the image",
+                "{path}: in {} {}, but on no allow list: it is not in the image",
                 package.name, package.version
             ),
             Answer::Unknown { path, nearest } => {

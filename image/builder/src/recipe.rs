@@ -119,6 +119,10 @@ impl Recipe<Locked> {
         Ok(hash::bytes(text.as_bytes()))
     }
 
+    fn unpack(&self, packages: &[crate::lock::Package], stand: &Stand<'_>) -> Result<Vec<Unpacked>> {
+        unpack(packages, stand.tools, self.checkout.cache(), stand.unpacked)
+    }
+
     /// Packages and modules of the GPU profiles; none in the others.
     fn gpu_parts(&self, stand: &Stand<'_>, report: Report<'_>) -> Result<Parts> {
         let Some(gpu) = &self.state.gpu else { return Ok(Parts::default()) };
@@ -130,26 +134,29 @@ impl Recipe<Locked> {
         };
         gpu.parts(self.unpack(gpu.debian(), stand)?, &self.state.lock, &places, report)
     }
+}
 
-    /// Unpacks each locked package once, by hash. Its maintainer scripts are not even looked at.
-    fn unpack(&self, packages: &[crate::lock::Package], stand: &Stand<'_>) -> Result<Vec<Unpacked>> {
-        fs::create_dir_all(stand.unpacked)
-            .with_context(|| format!("{}: can't make", stand.unpacked.display()))?;
-        let _lock = exclusive(&stand.unpacked.with_extension("lock"))?;
-        let one = |package: &crate::lock::Package| -> Result<Unpacked> {
-            let dir = stand.unpacked.join(&package.sha256);
-            if !dir.is_dir() {
-                let scratch = dir.with_extension("unpacking");
-                let deb = package.cached(self.checkout.cache());
-                let mut dpkg = stand.tools.command("dpkg-deb");
-                run(&format!("unpacking {}", package.name), dpkg.arg("--extract").arg(deb).arg(&scratch))?;
-                fs::rename(&scratch, &dir)
-                    .with_context(|| format!("{}: can't put in place", dir.display()))?;
-            }
-            Ok(Unpacked { package: package.clone(), dir })
-        };
-        packages.iter().map(one).collect()
-    }
+/// Unpacks each locked package once, by hash. Its maintainer scripts are not even looked at.
+pub(crate) fn unpack(
+    packages: &[crate::lock::Package],
+    tools: &Tools,
+    cache: &Path,
+    unpacked: &Path,
+) -> Result<Vec<Unpacked>> {
+    fs::create_dir_all(unpacked).with_context(|| format!("{}: can't make", unpacked.display()))?;
+    let _lock = exclusive(&unpacked.with_extension("lock"))?;
+    let one = |package: &crate::lock::Package| -> Result<Unpacked> {
+        let dir = unpacked.join(&package.sha256);
+        if !dir.is_dir() {
+            let scratch = dir.with_extension("unpacking");
+            let mut dpkg = tools.command("dpkg-deb");
+            dpkg.arg("--extract").arg(package.cached(cache)).arg(&scratch);
+            run(&format!("unpacking {}", package.name), &mut dpkg)?;
+            fs::rename(&scratch, &dir).with_context(|| format!("{}: can't put in place", dir.display()))?;
+        }
+        Ok(Unpacked { package: package.clone(), dir })
+    };
+    packages.iter().map(one).collect()
 }
 
 /// Where and with what an image is assembled.

@@ -10,6 +10,7 @@ use crate::trust::now;
 use anyhow::{Context, Result, bail, ensure};
 use builder::Artifacts;
 use builder::artifacts::names;
+use builder::lock::Lock;
 use clap::ValueEnum;
 use launcher::foretell;
 use measure::uki::Uki;
@@ -20,6 +21,7 @@ use release::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const DAY: u64 = 24 * 3600;
@@ -63,6 +65,9 @@ pub struct Args {
     /// The lock of the packages.
     #[arg(long, default_value = "image/packages.lock")]
     packages_lock: PathBuf,
+    /// The lock of NVIDIA's parts, for an image with a driver.
+    #[arg(long, default_value = "image/gpu.lock")]
+    gpu_lock: PathBuf,
     /// Days that the release is valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
     valid_days: u64,
@@ -106,7 +111,7 @@ pub fn run(args: &Args, json: bool) -> Result<Outcome> {
     let measurements = measurements(args, &build)?;
     let id = measurements.id()?;
     let bytes = measurements.to_bytes()?;
-    let bill = sbom::spdx(&id, build.profile, &args.packages_lock, &args.cargo_lock)?;
+    let bill = sbom::spdx(&id, build.profile, &packages(args, &build)?, &args.cargo_lock)?;
     let document = document(args, &measurements, &bytes, &bill)?;
     for (end, bytes) in
         [(name::MEASUREMENTS, &bytes), (name::SBOM, &bill), (name::RELEASE, &document.to_bytes()?)]
@@ -123,6 +128,21 @@ pub fn run(args: &Args, json: bool) -> Result<Outcome> {
         text + &format!("draft         {}", out.display())
     })?;
     Ok(Outcome::Fine)
+}
+
+/// Everything locked that is in the image.
+fn packages(args: &Args, build: &Artifacts) -> Result<Lock> {
+    let mut lock = Lock::load(&args.packages_lock)?;
+    if let Some(built) = &build.gpu_lock {
+        let (id, packages) = builder::gpu::locked(&args.gpu_lock)?;
+        ensure!(
+            id == *built,
+            "{}: not the lock that the image was built from; check out the build's own commit",
+            args.gpu_lock.display()
+        );
+        lock.packages.extend(packages);
+    }
+    Ok(lock)
 }
 
 fn measurements(args: &Args, build: &Artifacts) -> Result<Measurements> {
@@ -149,18 +169,27 @@ fn measurements(args: &Args, build: &Artifacts) -> Result<Measurements> {
         commit,
         toolchain: build.toolchain.clone(),
         kernel: build.kernel.clone(),
-        locks: [
-            ("Cargo.lock".to_owned(), Digest256::of(&read(&args.cargo_lock)?)),
-            ("packages.lock".to_owned(), digest(&build.packages_lock)?),
-            ("tools.lock".to_owned(), digest(&build.tools_lock)?),
-        ]
-        .into(),
+        locks: locks(args, build)?,
         artifacts: artifacts.collect::<Result<_>>()?,
         firmware: vec![pinned],
         mrconfigid: ConfigRule::Sha384OfStaticConfiguration,
         machines: machines(args, build, &firmware)?,
         models: models.models,
     })
+}
+
+/// The locks by their hashes; that of NVIDIA's parts only where they are in the image.
+fn locks(args: &Args, build: &Artifacts) -> Result<BTreeMap<String, Digest256>> {
+    let digest = |text: &str| text.parse::<Digest256>().with_context(|| format!("artifacts.json: `{text}`"));
+    let mut locks = BTreeMap::from([
+        ("Cargo.lock".to_owned(), Digest256::of(&read(&args.cargo_lock)?)),
+        ("packages.lock".to_owned(), digest(&build.packages_lock)?),
+        ("tools.lock".to_owned(), digest(&build.tools_lock)?),
+    ]);
+    if let Some(gpu) = &build.gpu_lock {
+        locks.insert("gpu.lock".to_owned(), digest(gpu)?);
+    }
+    Ok(locks)
 }
 
 /// Foretells the registers of every shape.

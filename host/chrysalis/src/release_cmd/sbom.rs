@@ -50,9 +50,8 @@ fn programs(profile: Profile) -> &'static [&'static str] {
 }
 
 /// The document's bytes.
-pub fn spdx(id: &ReleaseId, profile: Profile, packages: &Path, crates: &Path) -> Result<Vec<u8>> {
-    let lock = Lock::load(packages)?;
-    let mut listed: Vec<Value> = lock.packages.iter().map(debian).collect();
+pub fn spdx(id: &ReleaseId, profile: Profile, lock: &Lock, crates: &Path) -> Result<Vec<u8>> {
+    let mut listed: Vec<Value> = lock.packages.iter().map(locked).collect();
     listed.extend(self::crates(crates, programs(profile))?.iter().map(of_crate));
     let contains = |package: &Value| json!({ "spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": package["SPDXID"] });
     let relationships: Vec<_> = listed.iter().map(contains).collect();
@@ -85,8 +84,12 @@ pub fn crates(lock: &Path, programs: &[&str]) -> Result<Vec<CrateId>> {
     Ok(reached.into_iter().map(id).collect())
 }
 
-fn debian(package: &builder::lock::Package) -> Value {
+fn locked(package: &builder::lock::Package) -> Value {
     let version = package.version.replace(':', "%3A").replace('+', "%2B").replace('~', "%7E");
+    if package.pool.ends_with(".whl") {
+        let url = format!("pkg:pypi/{}@{version}", package.name);
+        return entry("wheel", &package.name, &package.version, Some(&package.sha256), &url);
+    }
     let url = format!("pkg:deb/debian/{}@{version}?arch={}", package.name, package.arch);
     entry("deb", &package.name, &package.version, Some(&package.sha256), &url)
 }

@@ -13,11 +13,14 @@
 mod lock;
 mod module;
 mod patch;
+mod twice;
 mod update;
 mod wanted;
 mod wheels;
 
+pub(crate) use lock::FILE;
 pub(crate) use module::{BuiltModule, SOURCE};
+pub use twice::{CompiledTwice, compile_twice};
 pub use update::update;
 
 use crate::allow::AllowList;
@@ -39,6 +42,12 @@ pub(crate) struct Gpu {
     pub allow: AllowList,
     patches: Vec<patch::Patch>,
     inputs: String,
+}
+
+/// Identity and contents of a `gpu.lock`: Debian packages and wheels alike.
+pub fn locked(file: &Path) -> Result<(String, Vec<Package>)> {
+    let lock = GpuLock::load(file)?;
+    Ok((lock.id(), lock.all()))
 }
 
 /// What the image takes of it.
