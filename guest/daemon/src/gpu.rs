@@ -10,8 +10,9 @@
 //!
 //! Deliberately absent: judging one's own evidence (the gate did, before the GPUs were set ready) and setting anything ready.
 
-use evidence::gpu::{DeviceEvidence, GpuDriver};
+use evidence::gpu::{DeviceEvidence, GpuCollateral, GpuDriver, MAX_GPU_COLLATERAL};
 use protocol::channel::GpuShown;
+use protocol::handoff::GPU_COLLATERAL_FILE;
 use protocol::runtime::{GpuVerdict, RuntimeEvent, RuntimeRecord};
 use ratls::GpuSource;
 use std::fs::File;
@@ -37,14 +38,24 @@ pub fn accepted(record: &Path) -> bool {
     record.is_some_and(|record| record.log.events().iter().any(is_accepted))
 }
 
-/// What shows this guest's GPUs to its peers; none where its gate accepted none.
-pub fn source(record: &Path) -> Option<Arc<dyn GpuSource>> {
-    accepted(record).then(|| Arc::new(Gpus::new(attest::gpu::driver())) as Arc<dyn GpuSource>)
+/// What shows this guest's GPUs to its peers, with the collateral that was handed over (`trust` is its folder); none where its
+/// gate accepted none.
+pub fn source(record: &Path, trust: &Path) -> Option<Arc<dyn GpuSource>> {
+    let handed = || {
+        let mut bytes = Vec::new();
+        let file = File::open(trust.join(GPU_COLLATERAL_FILE)).ok()?;
+        file.take(MAX_GPU_COLLATERAL as u64 + 1).read_to_end(&mut bytes).ok()?;
+        // The gate read the same and accepted by it.
+        GpuCollateral::parse(&bytes).ok()
+    };
+    let gpus = || Gpus::new(attest::gpu::driver()).handing(handed().unwrap_or_default());
+    accepted(record).then(|| Arc::new(gpus()) as Arc<dyn GpuSource>)
 }
 
 /// GPU evidence of one driver.
 pub struct Gpus {
     driver: Arc<dyn GpuDriver>,
+    collateral: GpuCollateral,
     taken: Mutex<Option<(Instant, GpuShown)>>,
     waiting: AtomicUsize,
 }
@@ -52,12 +63,19 @@ pub struct Gpus {
 impl Gpus {
     /// Takes it from this driver.
     pub fn new(driver: Arc<dyn GpuDriver>) -> Self {
-        Gpus { driver, taken: Mutex::default(), waiting: AtomicUsize::new(0) }
+        let collateral = GpuCollateral::default();
+        Gpus { driver, collateral, taken: Mutex::default(), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Hands this along with the evidence, so that a peer need not have it.
+    #[must_use]
+    pub fn handing(self, collateral: GpuCollateral) -> Self {
+        Gpus { collateral, ..self }
     }
 
     fn take(&self, nonce: &[u8; 32]) -> Result<Vec<u8>, String> {
         let devices = self.driver.evidence(nonce).map_err(|error| error.to_string())?;
-        Ok(DeviceEvidence::to_envelope(&devices, nonce).into_bytes())
+        Ok(DeviceEvidence::to_envelope_with(&devices, nonce, &self.collateral).into_bytes())
     }
 
     /// Runs with the GPUs to itself, unless too many wait already.
@@ -148,7 +166,7 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!((accepted(&path), source(&path).is_some()), (expected, expected));
+            assert_eq!((accepted(&path), source(&path, dir.path()).is_some()), (expected, expected));
             std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
             assert!(!accepted(&path), "a record that was cut");
         }

@@ -7,6 +7,7 @@ mod support;
 use axum::routing::post;
 use axum::{Json, Router};
 use daemon::gpu::Gpus;
+use evidence::gpu::GpuCollateral;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -16,7 +17,7 @@ use protocol::config::Role;
 use protocol::progress::Stage;
 use ratls::session::{self, End, Ended, Requests};
 use ratls::{ConnectError, Endpoint, Refusal, Wanted};
-use simulator::gpu::{GpuFault, GpuMachine, RunningGpus, SimulatedDriver};
+use simulator::gpu::{GpuCase, GpuFault, GpuMachine, RunningGpus, SimulatedDriver};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -258,6 +259,26 @@ async fn a_proxy_that_demands_gpus_lets_in_a_worker_that_shows_right_ones_and_na
     assert_eq!(proxy.said(), joined());
     let (status, answer) = embed(&client, "echo").await;
     assert!(status == 200 && answer.contains("\"worker\":\"gpu\""), "{status} {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_takes_what_a_worker_hands_along_of_gpus_that_it_never_heard_of() {
+    let site = Site::new();
+    let (known, new) = (good(1), good(1));
+    let setup = setup().believing(&site, &site.reference()).demanding(&[&known], None);
+    let mut proxy = setup.start(&site, &[]);
+    let address = Daemon::address(&proxy.ready());
+    // Responses are about a device's own certificate, and the proxy has none of this one.
+    let bare = with_gpus(&site, SimulatedDriver::new(new.clone()));
+    assert!(work_as(&site, address, bare, "bare").await.is_err());
+    let reasons = vec!["gpu_revocation".to_owned()];
+    assert_eq!(proxy.said(), Stage::PeerRefused { part: Role::Worker, reasons });
+    let GpuCase { driver_rims, vbios_rims, ocsp, .. } = new.case(&[0; 32]).unwrap();
+    let driver = Arc::new(SimulatedDriver::new(new));
+    let gpus = Gpus::new(driver).handing(GpuCollateral { driver_rims, vbios_rims, ocsp });
+    let me = Arc::new(site.end(Part::Worker, WORKER).with_gpu(Arc::new(gpus)));
+    let (_stop, _serving) = work_as(&site, address, me, "new").await.unwrap();
+    assert_eq!(proxy.said(), joined());
 }
 
 #[tokio::test(flavor = "multi_thread")]

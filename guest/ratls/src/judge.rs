@@ -11,7 +11,7 @@ use crate::peer::Proof;
 use crate::refusal::Refusal;
 use crate::trust::{Trust, Verifier};
 use crate::{Peer, tls};
-use evidence::gpu::{AppraisedGpus, DeviceEvidence, GpuInputs, appraise_gpus};
+use evidence::gpu::{AppraisedGpus, DeviceEvidence, GpuCollateral, GpuInputs, appraise_gpus};
 use evidence::{Appraised, Inputs, Refused, Release};
 use protocol::channel::{ApplicationKey, Challenge, GpuDemand, GpuShown, Part, Shown};
 use protocol::config::{Role, StaticConfig};
@@ -216,15 +216,23 @@ fn gpus(
     }
     let gpu = trust.gpu.as_ref().ok_or(Refusal::GpuUnknown)?;
     let devices = DeviceEvidence::read_envelope(&shown.envelope).map_err(Refusal::GpuFormat)?;
+    // Signed by the vendor and dated, so that it is worth the same from the peer.
+    let along = GpuCollateral::of_envelope(&shown.envelope).map_err(Refusal::GpuFormat)?;
     let inputs = GpuInputs {
         devices: &devices,
         nonce: Some(&shown.nonce),
-        driver_rims: &gpu.driver_rims,
-        vbios_rims: &gpu.vbios_rims,
-        ocsp: &gpu.ocsp,
+        driver_rims: &both(&gpu.driver_rims, along.driver_rims),
+        vbios_rims: &both(&gpu.vbios_rims, along.vbios_rims),
+        ocsp: &both(&gpu.ocsp, along.ocsp),
         system: None,
         policy: &gpu.policy,
         at,
     };
     appraise_gpus(&inputs).map(Some).map_err(Refusal::Gpu)
+}
+
+/// Ours, then what we did not have.
+fn both(ours: &[Vec<u8>], theirs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let new = theirs.into_iter().filter(|bytes| !ours.contains(bytes));
+    ours.iter().cloned().chain(new).collect()
 }

@@ -64,7 +64,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let reporter = Reporter::start(options.progress);
     let (routes, paid) = routes(&own, models, device, stopping.clone())?;
-    let gpus = daemon::gpu::source(&record);
+    let gpus = daemon::gpu::source(&record, &options.trust);
     let endpoint = Endpoint::attested(Part::Worker, quotes, own.static_bytes.clone());
     let server = Arc::new(Server {
         endpoint: Arc::new(match gpus {

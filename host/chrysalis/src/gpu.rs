@@ -1,5 +1,6 @@
 //! `chrysalis gpu`: which mode GPUs and switches are in, and all of them into a guest's and back.
 
+use crate::gpu_trust;
 use crate::output::{Outcome, facts, line};
 use anyhow::{Context, Result, anyhow};
 use launcher::gpu::chip::{Kind, Mode};
@@ -18,6 +19,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Give all GPUs and switches back as they were before the first `apply`.
     Restore(RestoreArgs),
+    /// Fetch what GPU evidence is held against into a folder, for guests to be handed.
+    Trust(gpu_trust::Args),
 }
 
 /// Options of `gpu status`.
@@ -77,6 +80,7 @@ pub struct RestoreArgs {
 pub fn run(command: Command, json: bool) -> Result<Outcome> {
     match command {
         Command::Status(args) => status(&args, json),
+        Command::Trust(args) => gpu_trust::run(&args, json),
         Command::Apply(ApplyArgs { mode, board }) => {
             let mode = match mode {
                 GuestMode::Off => Mode::Off,

@@ -18,6 +18,7 @@ mod evidence_verify;
 mod follow;
 mod gateway;
 mod gpu;
+mod gpu_trust;
 mod image;
 mod input;
 mod launch;

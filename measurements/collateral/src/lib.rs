@@ -9,8 +9,9 @@
 //! Blocking; time is passed in. Which service is asked is always configuration: no host is named here.
 //!
 //! Interfaces: Intel SGX and TDX Provisioning Certification Service API, version 4, and the Intel PCCS design guide, which
-//! serves the same with CRLs in hex.
+//! serves the same with CRLs in hex. Of GPUs: NVIDIA's RIM service, version 1, and OCSP (RFC 6960).
 
+mod gpu;
 mod keeper;
 mod parse;
 pub mod schedule;
@@ -18,6 +19,7 @@ mod service;
 mod store;
 
 pub use evidence::PlatformId;
+pub use gpu::{GpuServices, GpuSettings};
 pub use keeper::{Held, Keeper, KeeperError, Origin, Refreshed};
 pub use service::{FetchError, Service, Settings, SettingsError};
 pub use store::{Store, StoreError, Stored};

@@ -148,9 +148,9 @@ pub struct Service {
     settings: Settings,
 }
 
-struct Answer {
+pub(crate) struct Answer {
     headers: ureq::http::HeaderMap,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Service {
@@ -202,9 +202,20 @@ impl Service {
     }
 
     fn get(&self, what: &'static str, url: &str, max: u64) -> Result<Answer, FetchError> {
+        self.ask(what, url, None, max)
+    }
+
+    /// GET, or POST of an OCSP request.
+    pub(crate) fn ask(
+        &self,
+        what: &'static str,
+        url: &str,
+        request: Option<&[u8]>,
+        max: u64,
+    ) -> Result<Answer, FetchError> {
         let mut attempt = 1;
         loop {
-            match self.get_once(what, url, max) {
+            match self.ask_once(what, url, request, max) {
                 Err(error) if error.is_passing() && attempt < self.settings.attempts => {
                     let wait = self.settings.wait_milliseconds << (attempt - 1).min(6);
                     std::thread::sleep(Duration::from_millis(wait));
@@ -215,10 +226,21 @@ impl Service {
         }
     }
 
-    fn get_once(&self, what: &'static str, url: &str, max: u64) -> Result<Answer, FetchError> {
+    fn ask_once(
+        &self,
+        what: &'static str,
+        url: &str,
+        request: Option<&[u8]>,
+        max: u64,
+    ) -> Result<Answer, FetchError> {
         let transport =
             |error: ureq::Error| FetchError::Transport { what, url: url.to_owned(), why: error.to_string() };
-        let response = self.agent.get(url).call().map_err(transport)?;
+        let response = match request {
+            None => self.agent.get(url).call(),
+            // RFC 6960, appendix A.1.
+            Some(der) => self.agent.post(url).content_type("application/ocsp-request").send(der),
+        };
+        let response = response.map_err(transport)?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(FetchError::Status { what, url: url.to_owned(), status });

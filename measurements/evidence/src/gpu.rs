@@ -12,6 +12,7 @@
 //! Deliberately absent: NVIDIA's remote attestation service, and manifests as CoRIM.
 
 mod appraise;
+mod ask;
 mod collateral;
 mod device;
 mod dice;
@@ -32,6 +33,7 @@ mod x509;
 mod xml;
 
 pub use appraise::{AppraisedGpus, GpuInputs, RefusedGpus, SystemState, appraise_gpus, verify_gpus};
+pub use ask::{OcspRequest, ocsp_requests};
 pub use collateral::{GpuCollateral, MAX_GPU_COLLATERAL};
 pub use driver::{GpuDriver, GpuDriverError, GpuStatus, NoGpus};
 pub use error::GpuError;

@@ -1,8 +1,8 @@
 //! Each defect of GPU evidence fails exactly the check that it should; a machine is accepted whole or not at all.
 
 use evidence::gpu::{
-    GpuCheckName, GpuPlatform, GpuPolicy, GpuPolicyError, GpuSettings, GpuVerdict, Mode, NOT_VALIDATED,
-    appraise_gpus, verify_gpus,
+    DeviceEvidence, GpuCheckName, GpuCollateral, GpuPlatform, GpuPolicy, GpuPolicyError, GpuSettings,
+    GpuVerdict, Mode, NOT_VALIDATED, OcspRequest, appraise_gpus, ocsp_requests, verify_gpus,
 };
 use evidence::{Name, Status};
 use simulator::gpu::{GpuCase, GpuFault, GpuMachine};
@@ -208,4 +208,48 @@ fn settings_come_as_text_and_unknown_ones_are_refused() {
     let settings: GpuSettings = toml::from_str(text).unwrap();
     assert_eq!((settings.count, settings.modes.as_slice()), (8, &[Mode::Ppcie][..]));
     assert!(toml::from_str::<GpuSettings>("modes = [\"off\"]").is_err());
+}
+
+/// What names the certificate in a request, inside its four outer sequences.
+fn named(request: &OcspRequest) -> &[u8] {
+    let mut rest = request.der.as_slice();
+    for _ in 0..4 {
+        assert_eq!(rest[0], 0x30);
+        rest = if rest[1] < 0x80 { &rest[2..] } else { &rest[3..] };
+    }
+    rest
+}
+
+#[test]
+fn every_answer_that_an_appraisal_needs_is_asked_for_once() {
+    let case = GpuMachine::Hopper(2).case().unwrap();
+    let rims = [case.driver_rims.clone(), case.vbios_rims.clone()].concat();
+    let requests = ocsp_requests(&case.devices, &rims).unwrap();
+    assert_eq!(requests.len(), case.ocsp.len());
+    for answer in &case.ocsp {
+        let asked =
+            |request: &&OcspRequest| answer.windows(named(request).len()).any(|part| part == named(request));
+        assert_eq!(requests.iter().filter(asked).count(), 1, "each answer names what one request asked");
+    }
+}
+
+#[test]
+fn what_a_sender_hands_along_is_read_from_its_envelope_and_changes_nothing_of_the_evidence() {
+    let case = GpuMachine::Hopper(2).case().unwrap();
+    let GpuCase { driver_rims, vbios_rims, ocsp, .. } = case.clone();
+    let collateral = GpuCollateral { driver_rims, vbios_rims, ocsp };
+    let plain = DeviceEvidence::to_envelope(&case.devices, &case.nonce);
+    let full = DeviceEvidence::to_envelope_with(&case.devices, &case.nonce, &collateral);
+    assert_eq!(DeviceEvidence::read_envelope(full.as_bytes()).unwrap(), case.devices);
+    assert_eq!(GpuCollateral::of_envelope(full.as_bytes()).unwrap(), collateral);
+    assert_eq!(GpuCollateral::of_envelope(plain.as_bytes()).unwrap(), GpuCollateral::default());
+    let much = GpuCollateral { driver_rims: vec![b"<a/>".to_vec(); 9], ..GpuCollateral::default() };
+    // Whoever keeps to the bound sends none; whoever does not is refused.
+    let kept = DeviceEvidence::to_envelope_with(&case.devices, &case.nonce, &much);
+    assert_eq!(GpuCollateral::of_envelope(kept.as_bytes()).unwrap(), GpuCollateral::default());
+    let sent =
+        full.replacen("\"driver_rims\": [", &format!("\"driver_rims\": [{}", "\"AA==\",".repeat(8)), 1);
+    assert_ne!(sent, full);
+    let error = GpuCollateral::of_envelope(sent.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("at most 8 driver manifests, found 9"), "{error}");
 }

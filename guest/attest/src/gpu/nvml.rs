@@ -105,7 +105,9 @@ impl GpuDriver for Nvml {
     fn evidence(&self, nonce: &[u8; 32]) -> Result<Vec<DeviceEvidence>, GpuDriverError> {
         const WHAT: &str = "an attestation report";
         let taken = self.with(WHAT, |nvml| {
-            each(nvml, |device| {
+            each(nvml, |mut device| {
+                // Else the device forgets what it agreed with this guest when the last program closes it, and this one ends.
+                device.set_persistent(true)?;
                 let report = device.confidential_compute_gpu_attestation_report(*nonce)?;
                 let certificates = device.confidential_compute_gpu_certificate()?;
                 Ok((report.attestation_report, certificates.attestation_cert_chain))

@@ -3,11 +3,14 @@
 //! ```json
 //! {"driver_rims":["base64 of XML"],"vbios_rims":["base64 of XML"],"ocsp":["base64 of DER"]}
 //! ```
+//! A sender of evidence may hand the same object along with it, in the first entry of its envelope (as TLS servers staple OCSP
+//! responses), so that a verifier need not know every device beforehand.
+//!
 //! Reading verifies nothing: signatures and dates are looked at by each appraisal anew, so that whoever carries the document
 //! can do no more than leave something out.
 
 use super::error::GpuError;
-use super::forms::{MAX_ENVELOPE, decode_base64};
+use super::forms::{self, MAX_ENVELOPE, decode_base64};
 use super::ocsp::{MAX_OCSP, MAX_RESPONSES};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,9 +33,13 @@ pub struct GpuCollateral {
     pub ocsp: Vec<Vec<u8>>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// Most manifests of either kind, and responses, that a sender hands along: each costs its verifier signatures.
+const HANDED: [usize; 2] = [8, 64];
+
+/// The form of the document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+pub(crate) struct Text {
     driver_rims: Vec<String>,
     vbios_rims: Vec<String>,
     ocsp: Vec<String>,
@@ -46,22 +53,46 @@ impl GpuCollateral {
             let expected = "an object with `driver_rims`, `vbios_rims` and `ocsp`";
             GpuError::wrong(INPUT, "JSON", 0, expected, e.to_string())
         })?;
-        Ok(GpuCollateral {
-            driver_rims: decode("driver manifests", &text.driver_rims, MAX_RIMS, MAX_ENVELOPE)?,
-            vbios_rims: decode("VBIOS manifests", &text.vbios_rims, MAX_RIMS, MAX_ENVELOPE)?,
-            ocsp: decode("OCSP responses", &text.ocsp, MAX_RESPONSES, MAX_OCSP)?,
-        })
+        Self::read(&text, [MAX_RIMS, MAX_RESPONSES])
+    }
+
+    /// What a sender handed along in this envelope: at most 8 manifests of either kind and 64 responses; nothing where nothing
+    /// was.
+    pub fn of_envelope(bytes: &[u8]) -> Result<Self, GpuError> {
+        match forms::handed_along(bytes)? {
+            Some(text) => Self::read(&text, HANDED),
+            None => Ok(GpuCollateral::default()),
+        }
     }
 
     /// The document.
     pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.text()).unwrap_or_default()
+    }
+
+    /// What may be handed along, if that is within the bounds.
+    pub(crate) fn along(&self) -> Option<Text> {
+        let [rims, responses] = HANDED;
+        let GpuCollateral { driver_rims, vbios_rims, ocsp } = self;
+        let within = driver_rims.len() <= rims && vbios_rims.len() <= rims && ocsp.len() <= responses;
+        (within && *self != GpuCollateral::default()).then(|| self.text())
+    }
+
+    fn read(text: &Text, [rims, responses]: [usize; 2]) -> Result<Self, GpuError> {
+        Ok(GpuCollateral {
+            driver_rims: decode("driver manifests", &text.driver_rims, rims, MAX_ENVELOPE)?,
+            vbios_rims: decode("VBIOS manifests", &text.vbios_rims, rims, MAX_ENVELOPE)?,
+            ocsp: decode("OCSP responses", &text.ocsp, responses, MAX_OCSP)?,
+        })
+    }
+
+    fn text(&self) -> Text {
         let encode = |all: &[Vec<u8>]| all.iter().map(|bytes| STANDARD.encode(bytes)).collect();
-        let text = Text {
+        Text {
             driver_rims: encode(&self.driver_rims),
             vbios_rims: encode(&self.vbios_rims),
             ocsp: encode(&self.ocsp),
-        };
-        serde_json::to_string(&text).unwrap_or_default()
+        }
     }
 }
 

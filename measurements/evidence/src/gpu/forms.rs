@@ -1,6 +1,7 @@
 //! The forms in which GPU evidence is handed around: a report as binary, hex or base64, certificates as PEM or DER, and NVIDIA's
 //! JSON envelope with both (NVIDIA/attestation-sdk, `gpu/evidence.cpp`).
 
+use super::collateral::{GpuCollateral, Text};
 use super::error::GpuError;
 use super::spdm::MAX_REPORT;
 use base64::Engine;
@@ -64,8 +65,18 @@ impl DeviceEvidence {
 
     /// The envelope of these devices, as NVIDIA's tools write it.
     pub fn to_envelope(devices: &[Self], nonce: &[u8; 32]) -> String {
-        let entries: Vec<Entry> = devices.iter().map(|device| Entry::of(device, nonce)).collect();
-        serde_json::to_string_pretty(&entries).unwrap_or_default()
+        Self::to_envelope_with(devices, nonce, &GpuCollateral::default())
+    }
+
+    /// The same, with what it is to be held against; without, where that is more than a reader takes.
+    pub fn to_envelope_with(devices: &[Self], nonce: &[u8; 32], collateral: &GpuCollateral) -> String {
+        let mut entries: Vec<Entry> = devices.iter().map(|device| Entry::of(device, nonce)).collect();
+        let write = |entries: &[Entry]| serde_json::to_string_pretty(entries).unwrap_or_default();
+        let plain = write(&entries);
+        let Some(first) = entries.first_mut() else { return plain };
+        first.collateral = collateral.along();
+        let full = write(&entries);
+        if full.len() <= MAX_ENVELOPE { full } else { plain }
     }
 }
 
@@ -80,6 +91,26 @@ struct Entry {
     evidence: String,
     #[serde(default)]
     nonce: String,
+    /// Ours: no tool of NVIDIA's knows it, and each passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collateral: Option<Text>,
+}
+
+/// What stands in the first entry beside its evidence.
+pub(crate) fn handed_along(bytes: &[u8]) -> Result<Option<Text>, GpuError> {
+    #[derive(Deserialize)]
+    struct Beside {
+        collateral: Option<Text>,
+    }
+    GpuError::bound(ENVELOPE, "bytes", MAX_ENVELOPE, bytes.len())?;
+    let syntax = |e: serde_json::Error| {
+        GpuError::wrong(ENVELOPE, "JSON", 0, "collateral of this form, or none", e.to_string())
+    };
+    if bytes.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(serde_json::from_slice::<Beside>(bytes).map_err(syntax)?.collateral);
+    }
+    let all: Vec<Beside> = serde_json::from_slice(bytes).map_err(syntax)?;
+    Ok(all.into_iter().next().and_then(|first| first.collateral))
 }
 
 impl Entry {
@@ -97,6 +128,7 @@ impl Entry {
             certificate: STANDARD.encode(pem),
             evidence: STANDARD.encode(&device.report),
             nonce: hex::encode(nonce),
+            collateral: None,
         }
     }
 }
