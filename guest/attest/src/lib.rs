@@ -14,6 +14,10 @@ pub mod gpu;
 pub mod qgs;
 pub mod quote;
 pub mod rtmr;
+#[allow(
+    unsafe_code,
+    reason = "rustix has neither TDX's ioctl nor vsock addresses, nvml-wrapper not the environment of confidential computing"
+)]
 mod sys;
 mod tsm;
 

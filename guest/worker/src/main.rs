@@ -47,12 +47,7 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     let own = Own::read(&options.config, &options.runtime_config, Role::Worker)?;
     let config = own.config.clone();
     let record = options.attester.runtime.clone();
-    // A program that can't use one opens none, and says so first.
-    let look = || match !cfg!(feature = "cuda") || daemon::gpu::accepted(&record) {
-        true => engine::gpu(),
-        false => Err(engine::NoGpu::NotAccepted),
-    };
-    let compute = Compute::choose(config.worker.as_ref(), look).map_err(|lacks| {
+    let compute = Compute::choose(config.worker.as_ref(), || look(&record)).map_err(|lacks| {
         anyhow!("no GPU: {lacks}; or let the processor compute: [worker] device = \"gpu-or-cpu\"")
     })?;
     let (said, device) = (compute.said(), compute.device());
@@ -112,6 +107,14 @@ async fn run(options: Options, folder: PathBuf) -> Result<()> {
     }
     eprintln!("{NAME}: stopped, {} connection(s) cut", drained.cut);
     Ok(())
+}
+
+/// The GPU, if the gate accepted one: no other may be opened. A program that can't use any says so first.
+fn look(record: &Path) -> Result<engine::Gpu, engine::NoGpu> {
+    match !cfg!(feature = "cuda") || daemon::gpu::accepted(record) {
+        true => engine::gpu(),
+        false => Err(engine::NoGpu::NotAccepted),
+    }
 }
 
 /// What is served, and whether it is paid for.
