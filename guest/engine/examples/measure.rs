@@ -2,7 +2,7 @@
 //! other libraries, whose programs in `ci/reference/peers` speak the same lines.
 //!
 //! ```text
-//! measure DIR THREADS CONTEXT [int8] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
+//! measure DIR THREADS CONTEXT [int8|bf16-rounded] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
 //! stdin: prefill N | decode N | batch B N | embed TEXTS REPEATS | bandwidth BYTES   stdout: {"wall", "cpu", "count", "rss"}
 //! ```
 //! `count` is tokens, texts or bytes. For measuring; it is in no image.
@@ -31,7 +31,10 @@ fn main() -> Result<()> {
     let (dir, threads, context, precision) = match arguments.as_slice() {
         [dir, threads, context] => (dir, threads, context, Precision::Stored),
         [dir, threads, context, word] if word == "int8" => (dir, threads, context, Precision::Int8),
-        _ => return Err("usage: measure DIR THREADS CONTEXT [int8]".into()),
+        [dir, threads, context, word] if word == "bf16-rounded" => {
+            (dir, threads, context, Precision::Bf16Rounded)
+        }
+        _ => return Err("usage: measure DIR THREADS CONTEXT [int8|bf16-rounded]".into()),
     };
     let options = Options { precision, threads: threads.parse()?, ..Options::default() };
     let mut model = Model::open(Path::new(dir), options, context.parse()?)?;

@@ -68,6 +68,15 @@ fn the_kernels_compute_what_burn_computes_with_any_number_of_threads() {
 }
 
 #[test]
+fn rounded_prompts_are_near_and_asked_for_by_name() {
+    let dir = Decoder::random(6).write();
+    let rounded = Options { precision: Precision::Bf16Rounded, ..Options::default() };
+    let refusal =
+        Generator::open_with(dir.path(), rounded).err().expect("weights in single precision").to_string();
+    assert!(refusal.contains("bf16") && refusal.contains("f32"), "{refusal}");
+}
+
+#[test]
 fn weights_in_bytes_are_near_and_known_by_their_own_answers() {
     let dir = Decoder::random(6).write();
     let int8 = Options { precision: Precision::Int8, ..Options::default() };

@@ -29,6 +29,9 @@ pub enum Precision {
     Stored,
     /// bfloat16; on a processor only what is stored so.
     Bf16,
+    /// bfloat16 as stored, and activations of prompts rounded to it: on a processor, which then computes prompts about twice as
+    /// fast, each activation by up to a 512th apart. Answers have known answers of their own.
+    Bf16Rounded,
     /// Single precision; on a processor only what is stored so.
     F32,
     /// Rounded, as they are loaded, to bytes with a scale for 32 of them; norms and word rows stay as they are.
@@ -41,6 +44,7 @@ impl Precision {
         match self {
             Precision::Stored => "as stored",
             Precision::Bf16 => "bf16",
+            Precision::Bf16Rounded => "bf16-rounded",
             Precision::F32 => "f32",
             Precision::Int8 => "int8",
         }
@@ -121,14 +125,23 @@ fn on_gpu<R: burn_cubecl::CubeRuntime>(
 }
 
 fn on_processor(shards: &Shards, shape: Shape, options: Options) -> Result<Loaded, EngineError> {
-    let int8 = options.precision == Precision::Int8;
-    if !int8 {
-        as_stored(options.precision, "a processor", shards, &["as stored", "int8"])?;
+    let there = ["as stored", "int8"];
+    let mut machine = Machine::new(options.threads);
+    let (mut int8, mut precision) = (false, options.precision.as_str().to_owned());
+    match options.precision {
+        Precision::Int8 => int8 = true,
+        Precision::Bf16Rounded => {
+            as_stored(Precision::Bf16, "a processor", shards, &there)?;
+            machine = machine.with_pairs();
+        }
+        wanted => {
+            as_stored(wanted, "a processor", shards, &there)?;
+            precision = shards.precision();
+        }
     }
-    let precision = if int8 { Precision::Int8.as_str().into() } else { shards.precision() };
     let cached_bytes = shape.cached_elements() * size_of::<f32>();
     let weight_bytes = shards.bytes();
-    let model = Arc::new(Native::load(shards, shape, Machine::new(options.threads), int8)?);
+    let model = Arc::new(Native::load(shards, shape, machine, int8)?);
     Ok(Loaded { model, precision, cached_bytes, weight_bytes })
 }
 

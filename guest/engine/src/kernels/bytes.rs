@@ -10,9 +10,11 @@
 //! where it multiplies 16 pairs of single precision. Sums within a group are exact and groups are added in order, so
 //! what is computed for a token depends neither on its company nor, but for the last bit, on the instruction set.
 
+use super::Machine;
+use super::isa;
 use super::lanes::Lanes;
 use super::packed::cut;
-use super::pool::{Pool, Shares};
+use super::pool::Shares;
 use half::f16;
 
 /// Inputs that share a scale.
@@ -34,7 +36,11 @@ pub(super) fn block_bytes(cols: usize) -> usize {
 }
 
 /// Writes up to 16 rows as a block; what is missing of rows and groups is 0.
-pub(super) fn lay_out(wide: &[f32], cols: usize, block: &mut [u8]) {
+///
+/// # Safety
+/// The processor has `L`.
+#[inline(always)]
+pub(super) unsafe fn lay_out<L: Lanes>(wide: &[f32], cols: usize, block: &mut [u8]) {
     let groups = cols.div_ceil(GROUP);
     let (weights, scales) = block.split_at_mut(groups * WEIGHTS);
     weights.fill(128);
@@ -52,9 +58,16 @@ pub(super) fn lay_out(wide: &[f32], cols: usize, block: &mut [u8]) {
     }
 }
 
+/// The greatest of the absolute values; infinite or not a number where one of them is. Bits of such are ordered as they are.
+#[inline(always)]
+fn greatest(group: &[f32]) -> f32 {
+    f32::from_bits(group.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff)))
+}
+
 /// Writes a group's bytes and gives its scale. The scale is rounded first, so that bytes suit it.
+#[inline(always)]
 fn quantised(group: &[f32], bytes: &mut [u8]) -> f16 {
-    let most = group.iter().fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
+    let most = greatest(group);
     // Half precision ends at 65504; a weight beyond 8 million would be cut there.
     let mut scale = f16::from_f32((most / 127.0).min(65504.0));
     if scale.to_f32() * 127.5 < most && scale.to_f32() < 65504.0 {
@@ -96,20 +109,19 @@ pub(super) struct Rounded {
 }
 
 impl Rounded {
-    /// Of rows of `cols` numbers, for a processor with 32 registers or 16.
-    pub fn new(x: &[f32], cols: usize, is_wide: bool, pool: &Pool) -> Rounded {
+    /// Of rows of `cols` numbers.
+    pub fn new(x: &[f32], cols: usize, machine: &Machine) -> Rounded {
         let (tokens, groups) = (x.len() / cols, cols.div_ceil(GROUP));
-        let tiles = cut(tokens, if is_wide { WIDE } else { NARROW });
+        let tiles = cut(tokens, if machine.isa.is_wide() { WIDE } else { NARROW });
         let mut words = vec![0u32; tokens * groups * RECORD];
         let to = Shares::of(&mut words);
-        pool.run(tiles.len(), &|index| {
+        machine.pool.run(tiles.len(), &|index| {
             let (first, count) = tiles[index];
             // SAFETY: every tile is one part.
             let to = unsafe { to.slice(first * groups * RECORD, count * groups * RECORD) };
             for (t, row) in x[first * cols..][..count * cols].chunks_exact(cols).enumerate() {
-                for (g, group) in row.chunks(GROUP).enumerate() {
-                    rounded(group, &mut to[(g * count + t) * RECORD..][..RECORD]);
-                }
+                // SAFETY: the instruction set is this processor's.
+                unsafe { isa::rounded_row(machine.isa, row, &mut to[t * RECORD..], count * RECORD) };
             }
         });
         Rounded { words, tiles, groups }
@@ -138,10 +150,22 @@ impl Rounded {
     }
 }
 
+/// Writes the records of a row's groups, `step` words apart.
+///
+/// # Safety
+/// The processor has `L`.
+#[inline(always)]
+pub(super) unsafe fn rounded_row<L: Lanes>(row: &[f32], to: &mut [u32], step: usize) {
+    row.chunks(GROUP)
+        .zip(to.chunks_mut(step))
+        .for_each(|(group, record)| rounded(group, &mut record[..RECORD]));
+}
+
 /// Writes a group's record; its scale is not a number where one of the group is none.
+#[inline(always)]
 fn rounded(group: &[f32], record: &mut [u32]) {
-    let most = group.iter().fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
-    if !group.iter().fold(true, |all, x| all & x.is_finite()) {
+    let most = greatest(group);
+    if !most.is_finite() {
         record[0] = f32::NAN.to_bits();
         return;
     }

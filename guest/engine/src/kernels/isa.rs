@@ -124,6 +124,14 @@ compiled!(
     bytes(work: bytes::Work, tokens: usize) = bytes::bytes,
 );
 compiled!(
+    /// [`bytes::lay_out`].
+    lay_out_bytes(wide: &[f32], cols: usize, block: &mut [u8]) = bytes::lay_out,
+);
+compiled!(
+    /// [`bytes::rounded_row`].
+    rounded_row(row: &[f32], to: &mut [u32], step: usize) = bytes::rounded_row,
+);
+compiled!(
     /// [`widen`] of single precision.
     widen_f32(work: Work, rows: usize) = widen, F32
 );

@@ -40,6 +40,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn pairs(x: Self::V, w: Self::V, sum: Self::V) -> Self::V;
     /// Sum of all numbers.
     unsafe fn sum(v: Self::V) -> f32;
+    /// Asks for the memory at `p`, which need not be there.
+    unsafe fn ask(p: *const u8);
 }
 
 /// Eight numbers without any instruction set.
@@ -141,4 +143,7 @@ impl Lanes for Plain {
     unsafe fn sum(v: Self::V) -> f32 {
         ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
     }
+
+    #[inline(always)]
+    unsafe fn ask(_: *const u8) {}
 }

@@ -6,7 +6,7 @@ use super::isa::{self, Isa};
 use super::map::Mapped;
 use super::panels;
 use super::pool::Shares;
-use super::tile::{TOGETHER, Work, interleaved};
+use super::tile::Work;
 use std::cell::RefCell;
 
 /// How elements of weights lie in memory, little-endian.
@@ -149,11 +149,8 @@ impl Matrix {
             work.extend((0..part.rows).step_by(step).map(|row| (part, row, first + row)));
             first += part.rows;
         }
-        let is_wide = machine.isa.is_wide();
         let int8 = self.parts.iter().any(|part| part.kind == Kind::Int8);
-        let rounded = || Rounded::new(x, self.cols, is_wide, &machine.pool);
-        let rounded = if int8 { rounded() } else { Rounded::default() };
-        let (tiles, laid) = if int8 { Default::default() } else { interleaved(x, self.cols, is_wide) };
+        let rounded = if int8 { Rounded::new(x, self.cols, machine) } else { Rounded::default() };
         let out = Shares::of(out);
         machine.pool.run(work.len(), &|index| {
             let (part, row, column) = work[index];
@@ -163,15 +160,17 @@ impl Matrix {
                 let work = Work {
                     row: part.from(row, self.cols).as_ptr(),
                     cols: self.cols,
-                    x: laid.as_ptr(),
-                    x_stride: 0,
+                    x: x.as_ptr(),
+                    x_stride: self.cols,
                     out: out.at(column),
                     out_stride: self.rows,
                     add,
                 };
                 match part.kind {
                     Kind::Int8 => blocks(machine.isa, work, &rounded, rows),
-                    kind => stream(machine.isa, kind, work, &tiles, rows),
+                    Kind::F32 => isa::streamed_f32(machine.isa, work, rows, tokens),
+                    Kind::F16 => isa::streamed_f16(machine.isa, work, rows, tokens),
+                    Kind::Bf16 => isa::streamed_bf16(machine.isa, work, rows, tokens),
                 }
             }
         });
@@ -209,7 +208,8 @@ impl Rows {
             with_scratch(rows * cols, |wide| {
                 let rows = wide.chunks_exact_mut(cols).enumerate();
                 rows.for_each(|(row, wide)| self.widen(machine.isa, first + row, (0, cols), cols, wide));
-                bytes::lay_out(wide, cols, to);
+                // SAFETY: the instruction set is this processor's.
+                unsafe { isa::lay_out_bytes(machine.isa, wide, cols, to) };
             });
         });
         Rows { kind: Kind::Int8, rows: self.rows, bytes: Bytes::Owned(bytes) }
@@ -257,34 +257,6 @@ impl Rows {
         };
         let (together, size) = self.kind.rows(cols);
         &bytes[row / together * size..]
-    }
-}
-
-/// # Safety
-/// Rows of that kind, which is not of bytes, are there, and room for sums of all tokens of the tiles, whose numbers `work.x` is.
-unsafe fn stream(isa: Isa, kind: Kind, work: Work, tiles: &[(usize, usize)], rows: usize) {
-    let room = work.cols.next_multiple_of(TOGETHER);
-    // Few rows at a time, so that they are there for the next tile.
-    let step = if tiles.len() == 1 { rows } else { 4 };
-    for row in (0..rows).step_by(step) {
-        for &(first, count) in tiles {
-            let rows = step.min(rows - row);
-            // SAFETY: as the caller vouches.
-            unsafe {
-                let work = Work {
-                    row: work.row.add(kind.rows(work.cols).1 * row),
-                    x: work.x.add(first * room),
-                    out: work.out.add(first * work.out_stride + row),
-                    ..work
-                };
-                match kind {
-                    Kind::F32 => isa::streamed_f32(isa, work, rows, count),
-                    Kind::F16 => isa::streamed_f16(isa, work, rows, count),
-                    Kind::Bf16 => isa::streamed_bf16(isa, work, rows, count),
-                    Kind::Int8 => unreachable!("bytes are multiplied as they are"),
-                }
-            }
-        }
     }
 }
 

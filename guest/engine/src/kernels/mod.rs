@@ -55,6 +55,11 @@ impl Machine {
         Machine { isa: Isa::best(), pool, pairs: false }
     }
 
+    /// The same, rounding the activations of prompts that meet weights of bfloat16.
+    pub fn with_pairs(self) -> Machine {
+        Machine { pairs: true, ..self }
+    }
+
     /// Threads and instruction set.
     pub fn pool(&self) -> &Pool {
         &self.pool

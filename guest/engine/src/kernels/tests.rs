@@ -161,7 +161,7 @@ proptest! {
 /// What activations are rounded to.
 fn rounded(machine: &Machine, kind: Kind, x: &[f32], cols: usize, prompts: usize) -> Vec<f32> {
     match kind {
-        Kind::Int8 => Rounded::new(x, cols, machine.isa.is_wide(), machine.pool()).numbers(cols),
+        Kind::Int8 => Rounded::new(x, cols, machine).numbers(cols),
         Kind::Bf16 if machine.pairs => {
             let (many, few) = x.split_at(prompts * cols);
             many.iter().map(|x| bf16::from_f32(*x).to_f32()).chain(few.iter().copied()).collect()

@@ -8,10 +8,14 @@
 //! on its company.
 
 use super::lanes::Lanes;
-use super::packed::cut;
 
 /// Elements of a turn of the loop: whole vectors of every instruction set.
 const STEP: usize = 32;
+/// Up to so many tokens, several rows are asked for ahead: no processor sees four streams as what they are.
+const ASK: usize = 4;
+/// How far ahead, in bytes.
+const AHEAD: usize = 16384;
+
 /// How weights lie in memory.
 pub(super) trait Element {
     /// Bytes of one.
@@ -108,8 +112,18 @@ unsafe fn tile<L: Lanes, E: Element, const R: usize, const T: usize>(work: Work)
     unsafe {
         let mut sums = [[L::splat(0.0); T]; R];
         let rows: [Row; R] = std::array::from_fn(|r| work.at::<E>(r));
+        // The rows that are likely to be next: memory does not know where a row ends.
+        let ahead = AHEAD.next_multiple_of(R * work.cols * E::BYTES);
         let mut k = 0;
         while k + STEP <= work.cols {
+            if R > 1 && T <= ASK {
+                for row in &rows {
+                    L::ask(row.wrapping_add(ahead + k * E::BYTES));
+                    if STEP * E::BYTES > 64 {
+                        L::ask(row.wrapping_add(ahead + k * E::BYTES + 64));
+                    }
+                }
+            }
             let mut part = 0;
             while part < STEP {
                 turn::<L, E, R, T>(&mut sums, &rows, work.x.add(k + part), work.x_stride, k + part);
@@ -236,99 +250,18 @@ pub(super) unsafe fn tiles<L: Lanes, E: Element>(work: Work, rows: usize, tokens
     }
 }
 
-/// Numbers of a token that lie together in [`interleaved`]: whole vectors of every instruction set.
-pub(super) const TOGETHER: usize = 16;
-/// Most tokens of a tile of [`streamed`] with 32 registers and with 16.
-const WIDE: usize = 6;
-const NARROW: usize = 3;
-/// Sums of a token in [`stream`], so that none waits for the one before.
-const CHAINS: usize = 4;
-
-/// Tiles for [`streamed`]: first token, number of tokens; and each one's numbers, `[cols / 16][tokens][16]`, filled up with
-/// zeros. Tokens that lie a power of two apart would push each other out of the nearest cache.
-pub(super) fn interleaved(x: &[f32], cols: usize, is_wide: bool) -> (Vec<(usize, usize)>, Vec<f32>) {
-    let tiles = cut(x.len() / cols, if is_wide { WIDE } else { NARROW });
-    let room = cols.next_multiple_of(TOGETHER);
-    let mut out = vec![0.0; x.len() / cols * room];
-    for &(first, count) in &tiles {
-        let to = &mut out[first * room..];
-        for t in 0..count {
-            let row = x[(first + t) * cols..][..cols].chunks(TOGETHER);
-            for (to, from) in to.chunks_mut(TOGETHER).skip(t).step_by(count).zip(row) {
-                to[..from.len()].copy_from_slice(from);
-            }
-        }
-    }
-    (tiles, out)
-}
-
-/// `rows` rows of weights for one tile that [`interleaved`] made, row by row: weights that come from afar are read best from
-/// one end to the other, as one stream and without being asked for ahead (measured: half the speed with four rows at a time).
+/// As [`tiles`], for weights that come from afar. One token goes row by row: memory is read best from one end to the other, as
+/// one stream and without being asked ahead (measured: twice as fast as four rows at a time). More of them go four rows at a
+/// time, which are used for all tokens while the next ones come.
 ///
 /// # Safety
-/// The processor has `L`; rows, tokens and room for sums are there.
+/// As of [`tiles`].
 #[inline(always)]
 pub(super) unsafe fn streamed<L: Lanes, E: Element>(work: Work, rows: usize, tokens: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        for row in 0..rows {
-            let work = work.down::<E>(row);
-            match tokens {
-                1 => stream::<L, E, 1>(work),
-                2 => stream::<L, E, 2>(work),
-                3 => stream::<L, E, 3>(work),
-                4 => stream::<L, E, 4>(work),
-                5 => stream::<L, E, 5>(work),
-                6 => stream::<L, E, 6>(work),
-                _ => unreachable!("tiles have 1 to 6 tokens"),
-            }
-        }
-    }
-}
-
-/// One row of weights for `T` tokens. Vector `i` of a row goes to sum `i % CHAINS`.
-#[inline(always)]
-unsafe fn stream<L: Lanes, E: Element, const T: usize>(work: Work) {
-    // SAFETY: the caller vouches for a row, T tokens, and room in `out`; `k` stays within `cols`, and x is filled up.
-    unsafe {
-        let mut sums = [[L::splat(0.0); T]; CHAINS];
-        let mut k = 0;
-        while k + CHAINS * L::N <= work.cols {
-            for (chain, sums) in sums.iter_mut().enumerate() {
-                let k = k + chain * L::N;
-                add::<L, T>(sums, E::lanes::<L>(work.row, k), work.x, k);
-            }
-            k += CHAINS * L::N;
-        }
-        let mut chain = 0;
-        while k + L::N <= work.cols {
-            add::<L, T>(&mut sums[chain], E::lanes::<L>(work.row, k), work.x, k);
-            chain += 1;
-            k += L::N;
-        }
-        if k < work.cols {
-            let mut weights = [0u8; 64];
-            let from = work.row.add(k * E::BYTES);
-            weights.as_mut_ptr().copy_from_nonoverlapping(from, (work.cols - k) * E::BYTES);
-            add::<L, T>(&mut sums[chain], E::lanes::<L>(weights.as_ptr(), 0), work.x, k);
-        }
-        for t in 0..T {
-            let out = work.out.add(t * work.out_stride);
-            let sum = L::sum(L::add(L::add(sums[0][t], sums[1][t]), L::add(sums[2][t], sums[3][t])));
-            *out = if work.add { *out + sum } else { sum };
-        }
-    }
-}
-
-/// Products of a vector of weights and of the numbers `k..` of `T` tokens.
-#[inline(always)]
-unsafe fn add<L: Lanes, const T: usize>(sums: &mut [L::V; T], w: L::V, x: *const f32, k: usize) {
-    // SAFETY: as in `stream`.
-    unsafe {
-        let x = x.add(k / TOGETHER * TOGETHER * T + k % TOGETHER);
-        for (t, sum) in sums.iter_mut().enumerate() {
-            *sum = L::fma(w, L::load(x.add(t * TOGETHER).cast()), *sum);
-        }
+    let step = if tokens == 1 { 1 } else { 4 };
+    for row in (0..rows).step_by(step) {
+        // SAFETY: as the caller vouches; there are rows left.
+        unsafe { tiles::<L, E>(work.down::<E>(row), step.min(rows - row), tokens) };
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn load<R: CubeRuntime>(
         Precision::Stored if stored.contains("bf16") => "bf16",
         Precision::Stored if stored.contains("f16") => "f16",
         Precision::Stored | Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
+        Precision::Bf16 | Precision::Bf16Rounded => "bf16",
         Precision::Int8 => "int8",
     };
     let (wide, half, single) = (board.knows::<bf16>(), board.knows::<f16>(), "f32");
