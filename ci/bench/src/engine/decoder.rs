@@ -43,16 +43,33 @@ const WEIGHTS: [Weights; 4] = [
         ours: ("decoder-f16", &[]),
         gguf: "decoder-f16.gguf",
         rows: [
-            [Some(("decode f16, 1 thread", slower(0.95))), None, None],
-            [Some(("decode f16, 2 threads", slower(0.95))), None, None],
+            [
+                Some(("decode f16, 1 thread", slower(0.95))),
+                Some(("prefill 512 f16, 1 thread", slower(1.0))),
+                None,
+            ],
+            [
+                Some(("decode f16, 2 threads", slower(0.95))),
+                Some(("prefill 512 f16, 2 threads", slower(1.0))),
+                None,
+            ],
         ],
     },
     Weights {
-        ours: ("decoder-bf16", &[]),
+        // As llama.cpp has it: activations of prompts are rounded to what the weights are.
+        ours: ("decoder-bf16", &["bf16-rounded"]),
         gguf: "decoder-bf16.gguf",
         rows: [
-            [Some(("decode bf16, 1 thread", slower(0.95))), None, None],
-            [Some(("decode bf16, 2 threads", slower(0.95))), None, None],
+            [
+                Some(("decode bf16, 1 thread", slower(0.95))),
+                Some(("prefill 512 bf16, 1 thread", slower(1.0))),
+                None,
+            ],
+            [
+                Some(("decode bf16, 2 threads", slower(0.95))),
+                Some(("prefill 512 bf16, 2 threads", slower(1.0))),
+                None,
+            ],
         ],
     },
     Weights {
