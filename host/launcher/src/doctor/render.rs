@@ -12,13 +12,14 @@ impl Report {
     /// The report in lines of at most 80 columns; with `all`, what passed as well.
     pub fn to_text(&self, all: bool) -> String {
         let judged = |check: &&Check| !check.evidence.starts_with(NOT_JUDGED);
-        let count = |status| self.checks.iter().filter(|c| c.status == status).count();
+        let count = |status| self.checks.iter().filter(judged).filter(|c| c.status == status).count();
+        let waiting = self.checks.iter().filter(|c| !judged(c)).count();
         let mut out = String::new();
         let counts = [Status::Pass, Status::Fail, Status::Unknown].map(count);
         // A string takes everything.
         let _ = writeln!(
             out,
-            "{} of {} checks pass, {} fail, {} unknown",
+            "{} of {} checks pass, {} fail, {} unknown, {waiting} not judged yet",
             counts[0],
             self.checks.len(),
             counts[1],
@@ -43,8 +44,8 @@ impl Report {
         }
         if ["cpu", "bios_tdx"].iter().any(|name| self.check(name).is_some_and(|c| c.status == Status::Fail)) {
             out.push_str(
-                "Without TDX everything runs SIMULATED on this machine: `cargo xtask up` boots a\n\
-                 worker in emulation, with its own trust root, and verifies it.\n",
+                "Without TDX all runs SIMULATED here, with none of this mended: `cargo xtask up`\n\
+                 brings its own QEMU and firmware, boots a worker in emulation, and verifies it.\n",
             );
         }
         out

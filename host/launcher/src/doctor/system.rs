@@ -5,6 +5,8 @@
 
 use super::{Finding, Seen, fail, pass, unknown, unseen};
 use crate::host::{Miss, Question};
+use std::time::Duration;
+use x509_cert::der::DateTime;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -124,12 +126,18 @@ pub(super) fn disk(seen: &Seen<'_>) -> Finding {
     }
 }
 
+/// As ISO 8601 has it; the bare number where it is beyond the year 9999.
+fn date(seconds: u64) -> String {
+    let date = DateTime::from_unix_duration(Duration::from_secs(seconds));
+    date.map_or_else(|_| format!("{seconds} s since 1970"), |date| date.to_string())
+}
+
 /// Certificates and collateral have dates.
 pub(super) fn time(seen: &Seen<'_>) -> Finding {
     let fix = "start a time service (chrony, systemd-timesyncd) and wait until it has set the clock";
     let now = match seen.host.number(&Question::Clock) {
         Ok(now) if now < WRITTEN => {
-            return fail(format!("the clock says {now} s since 1970, before this program"), fix);
+            return fail(format!("the clock says {}, before this program", date(now)), fix);
         }
         Ok(now) => now,
         Err(miss) => return unseen("the clock", &miss, fix),
@@ -147,7 +155,18 @@ pub(super) fn time(seen: &Seen<'_>) -> Finding {
         "/run/ntpd.pid",
     ];
     match marks.iter().find(|mark| seen.host.kind(mark).is_ok()) {
-        Some(mark) => pass(format!("{now} s since 1970; {mark} is there")),
-        None => unknown(format!("{now} s since 1970; no sign of a time service"), fix),
+        Some(mark) => pass(format!("{}; {mark} is there", date(now))),
+        None => unknown(format!("{}; no sign of a time service", date(now)), fix),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn the_clock_is_told_as_a_date() {
+        assert_eq!(date(1_795_330_205), "2026-11-22T06:50:05Z");
+        assert_eq!(date(u64::MAX), format!("{} s since 1970", u64::MAX));
     }
 }
