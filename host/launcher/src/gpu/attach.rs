@@ -65,8 +65,8 @@ impl Board<'_> {
         let cards = self.cards(named)?;
         let Done { steps, .. } = self.plan_attach(named, mode)?;
         let addresses: Vec<String> = cards.iter().map(|device| device.address.clone()).collect();
-        cards.iter().try_for_each(|device| self.remember(device, &steps))?;
-        match self.take(&addresses, &steps) {
+        let written = cards.iter().try_for_each(|device| self.remember(device, &steps));
+        match written.and_then(|()| self.take(&addresses, &steps)) {
             Ok(files) => Ok(Attached { addresses, files, _held: held }),
             Err(failure) => Err(self.untake(failure, &addresses)),
         }

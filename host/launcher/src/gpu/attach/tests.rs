@@ -299,6 +299,21 @@ fn what_an_earlier_boot_wrote_down_is_not_given_back() {
 }
 
 #[test]
+fn where_what_was_before_can_not_be_written_down_nothing_is_changed() {
+    for full in CARD {
+        let fake = fake(Mode::On);
+        let (before, state) = (fake.seen(), fake.state());
+        std::fs::create_dir_all(&state).unwrap();
+        // Every write to it fails as on a full disk.
+        let draft = journal::taken(&state, full).with_extension("draft");
+        std::os::unix::fs::symlink("/dev/full", draft).unwrap();
+        let refused = attach(&fake.board(&state), &GPUS[..1], Mode::On).unwrap_err().to_string();
+        assert!(refused.contains("No space left") && refused.contains("nothing is changed"), "{refused}");
+        assert_eq!((fake.seen(), writes(&fake), journals(&state)), (before, 0, 0), "{full}");
+    }
+}
+
+#[test]
 fn a_kernel_without_device_files_is_named_and_everything_goes_back() {
     let fake = fake(Mode::On);
     let (before, state) = (fake.seen(), fake.state());
