@@ -1,41 +1,44 @@
 //! A proxy in this process, for tests of those who pay one: real quotes of a SIMULATED platform, real books
 //! (`payment::proxy::Proxy`), answers made by hand, and, where a test wants them, lies.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this module")]
 
-use evidence::{Collateral, Policy, Reference};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use payment::price::{Commission, Price, Tokens};
 use payment::proxy::{Facts, Proxy, Settled, Terms};
 use payment::receipt::{End, Receipt};
 use payment::view::{PoolView, PotView, Seen, VaultView};
 use payment::{Address, Cap, Order, PublicKey, SecretKey, Signed, Use};
 use protocol::channel::{ApplicationKey, ApplicationKeys, Part};
-use protocol::evidence::EventLog;
 use protocol::market::{
     self, Account, Blob, Hex32, ModelKind, ModelTerms, Most, Phase, ReceiptEntry, VaultTerms, Written,
     header, path,
 };
-use protocol::{AttestError, Attester};
 use ratls::session::{self, End as SessionEnd};
-use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue, Trust, Verifier};
-use serde_json::{Value, json};
+use ratls::{Acceptor, Endpoint, QuoteLimits, QuoteQueue};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use simulator::{Guest, Platform};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+
+#[path = "fake/answers.rs"]
+mod answers;
+#[path = "fake/site.rs"]
+mod site;
+
+pub use answers::Frames;
+use answers::{chunk, fault, plain, typed, usage_chunk, whole};
+pub use site::{now, site, trust, verifier};
 
 pub const GLOBAL_ID: i32 = -217;
 pub const MODEL: &str = "little";
@@ -52,60 +55,6 @@ pub const FOREVER: &str = "never stop";
 
 /// When evidence is appraised, Unix seconds.
 pub const AT: u64 = 1_790_000_000;
-
-/// A SIMULATED platform, and one guest on it.
-pub struct Site {
-    guest: Arc<Simulated>,
-    /// Its trust root, DER.
-    pub root: Vec<u8>,
-    pub collateral: Collateral,
-    pub reference: Reference,
-}
-
-struct Simulated(Guest);
-
-impl Attester for Simulated {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
-        Ok(self.0.quote(report_data))
-    }
-
-    fn event_log(&self) -> Result<EventLog, AttestError> {
-        Ok(self.0.event_log())
-    }
-
-    fn runtime(&self) -> Result<Vec<u8>, AttestError> {
-        Ok(self.0.runtime())
-    }
-}
-
-/// The platform of all fakes of a test binary.
-pub fn site() -> &'static Site {
-    static SITE: OnceLock<Site> = OnceLock::new();
-    SITE.get_or_init(|| {
-        let platform = Platform::generate(AT).unwrap();
-        let guest = Guest::boot(platform.identity().unwrap(), PROXY_CONFIG, &[]).unwrap();
-        Site {
-            guest: Arc::new(Simulated(guest)),
-            root: platform.root_der().unwrap(),
-            collateral: platform.collateral().unwrap(),
-            reference: simulator::reference().unwrap(),
-        }
-    })
-}
-
-/// What verifies the fakes.
-pub fn trust() -> Trust {
-    let site = site();
-    Trust::new(Policy::simulated(&site.root).unwrap(), site.collateral.clone(), site.reference.clone())
-}
-
-pub fn verifier() -> Arc<Verifier> {
-    Arc::new(Verifier::fixed(trust(), AT))
-}
-
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
 
 pub fn pool(seed: u8) -> Address {
     Address { workchain: 0, hash: [seed; 32] }
@@ -640,94 +589,4 @@ fn market_price(price: Price) -> market::Price {
 
 pub fn account(address: Address) -> Account {
     Account { workchain: address.workchain, hash: address.hash }
-}
-
-/// A whole answer and what it took.
-fn whole(path: &str, asked: &Value) -> (Value, Tokens) {
-    let usage = json!({ "prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13 });
-    let written = Tokens { prompt: 9, completion: 4, ..Tokens::default() };
-    let text = "Hello from a fake";
-    if path.contains("chat") {
-        let message = json!({ "role": "assistant", "content": text });
-        let choice = json!({ "index": 0, "message": message, "finish_reason": "stop", "logprobs": null });
-        let body = json!({ "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL,
-            "choices": [choice], "usage": usage });
-        return (body, written);
-    }
-    if path.contains("completions") {
-        let choice = json!({ "index": 0, "text": text, "finish_reason": "stop", "logprobs": null });
-        let body = json!({ "id": "cmpl-1", "object": "text_completion", "created": 1, "model": MODEL,
-            "choices": [choice], "usage": usage });
-        return (body, written);
-    }
-    let texts = asked["input"].as_array().map_or(1, Vec::len);
-    let vector = [1.5f32, -0.25, 0.5];
-    let base64 = asked["encoding_format"] == "base64";
-    let encoded = || {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.encode(vector.map(f32::to_le_bytes).concat())
-    };
-    let embedding = |index: usize| {
-        let vector = if base64 { json!(encoded()) } else { json!(vector) };
-        json!({ "object": "embedding", "index": index, "embedding": vector })
-    };
-    let data: Vec<_> = (0..texts).map(embedding).collect();
-    let usage = json!({ "prompt_tokens": 7, "total_tokens": 7 });
-    let body = json!({ "object": "list", "data": data, "model": EMBEDDER, "usage": usage });
-    (body, Tokens { prompt: 7, ..Tokens::default() })
-}
-
-fn chunk(chat: bool, word: &str) -> Value {
-    let choice = match chat {
-        true => {
-            json!({ "index": 0, "delta": { "role": "assistant", "content": word }, "finish_reason": null })
-        }
-        false => json!({ "index": 0, "text": word, "finish_reason": null, "logprobs": null }),
-    };
-    let object = if chat { "chat.completion.chunk" } else { "text_completion" };
-    json!({ "id": "1", "object": object, "created": 1, "model": MODEL, "choices": [choice] })
-}
-
-fn usage_chunk(prompt: u32, completion: u32) -> Value {
-    let usage = json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion });
-    json!({ "id": "1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [], "usage": usage })
-}
-
-fn plain(status: u16, body: &Value) -> Reply {
-    let bytes = Bytes::from(serde_json::to_vec(body).unwrap());
-    let body = Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync();
-    let mut reply = typed("application/json", body);
-    *reply.status_mut() = StatusCode::from_u16(status).unwrap();
-    reply
-}
-
-fn fault(status: u16, code: &str) -> Reply {
-    let error =
-        json!({ "message": "as the test wants it", "type": "server_error", "param": null, "code": code });
-    let mut reply = plain(status, &json!({ "error": error }));
-    if status == 503 {
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("7"));
-    }
-    reply
-}
-
-fn typed(kind: &'static str, body: UnsyncBoxBody<Bytes, std::io::Error>) -> Reply {
-    let mut reply = Response::new(body);
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    reply
-}
-
-/// A body of frames that are made while it is sent.
-pub struct Frames(pub mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
-
-impl HttpBody for Frames {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0.poll_recv(cx)
-    }
 }
