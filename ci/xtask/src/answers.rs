@@ -4,17 +4,30 @@
 use crate::host;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Options of `answers`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Hugging Face folder of a text model.
     folder: PathBuf,
+    /// What computes: `cpu`, or `cuda` on a machine with a GPU. Rows of other devices and precisions stay in the file.
+    #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
+    device: String,
+    /// In which form weights are multiplied by.
+    #[arg(long, default_value = "as stored", value_parser = ["as stored", "bf16", "f32", "int8"])]
+    precision: String,
 }
 
 /// Compiles the engine's tool with the host's linker and runs it.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let folder = args.folder.canonicalize();
     let folder = folder.with_context(|| format!("{}: no folder", args.folder.display()))?;
-    host::run(host::example(root, "engine", "model").arg("answers").arg(folder))
+    let mut cargo = Command::new("cargo");
+    cargo.args(["run", "--release", "--locked", "--quiet", "--package", "engine", "--example", "model"]);
+    if args.device == "cuda" {
+        cargo.args(["--features", "cuda"]);
+    }
+    cargo.args(["--", "answers"]).arg(folder).args([&args.device, &args.precision]);
+    host::run(cargo.current_dir(root))
 }

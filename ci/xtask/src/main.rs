@@ -10,6 +10,7 @@ mod book;
 mod conformance;
 mod flake;
 mod fuzz;
+mod gpu;
 mod host;
 mod leash;
 mod node;
@@ -42,6 +43,8 @@ enum Task {
     Serve(serve::Args),
     /// Write what a text model must compute beside it.
     Answers(answers::Args),
+    /// Run the kernels for GPUs on whatever Vulkan has; not CUDA.
+    Gpu(gpu::Args),
     /// Train the toy language model, or measure it.
     Toy(toy::Args),
     /// Check the house rules.
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&root, &args),
         Task::Serve(args) => serve::run(&root, &args),
         Task::Answers(args) => answers::run(&root, &args),
+        Task::Gpu(args) => gpu::run(&root, &args),
         Task::Toy(args) => toy::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),
         Task::Flake => flake::run(&root),

@@ -1,9 +1,12 @@
-//! Looks at model folders: `model inspect DIR` prints what a folder holds or why it is refused, `model answers DIR` writes
-//! the known answers of a decoder beside it, `model chat DIR TEXT` answers one message.
+//! Looks at model folders: `model inspect DIR` prints what a folder holds or why it is refused, `model answers DIR DEVICE PRECISION`
+//! writes the known answers of a decoder beside it, as its file's row for that device and precision, `model chat DIR TEXT` answers one message.
 //!
 //! For work on models; it is in no image.
 
-use engine::{Chat, ClientId, Generator, Json, Kind, Limits, Prompt, Request, Sampling, Scheduler, complete};
+use engine::{
+    Chat, ClientId, Device, Generator, Json, Kind, Limits, Options, Precision, Prompt, Request, Sampling,
+    Scheduler, complete,
+};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +16,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["inspect", dir] => inspect(Path::new(dir)),
-        ["answers", dir] => answers(Path::new(dir)),
+        ["answers", dir] => answers(Path::new(dir), Options::default()),
+        ["answers", dir, device, precision] => answers(Path::new(dir), options(device, precision)?),
         ["chat", dir, text] => chat(Path::new(dir), text),
-        _ => Err("usage: model inspect DIR | model answers DIR | model chat DIR TEXT".into()),
+        _ => {
+            Err("usage: model inspect DIR | model answers DIR [DEVICE PRECISION] | model chat DIR TEXT"
+                .into())
+        }
     }
 }
 
@@ -28,11 +35,29 @@ fn inspect(dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn answers(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let answers = Generator::open(dir)?.known_answers()?;
+fn options(device: &str, precision: &str) -> Result<Options, Box<dyn Error>> {
+    let device = match device {
+        "cpu" => Device::Processor,
+        "cuda" => Device::Gpu,
+        other => return Err(format!("{other}: no such device; cpu or cuda").into()),
+    };
+    let all = [Precision::Stored, Precision::Bf16, Precision::F32, Precision::Int8];
+    let found = all.into_iter().find(|known| known.as_str() == precision);
+    let precision = found.ok_or_else(|| format!("{precision}: no such precision"))?;
+    Ok(Options { precision, device, ..Options::default() })
+}
+
+/// Computes a row, and writes it beside those that are there.
+fn answers(dir: &Path, options: Options) -> Result<(), Box<dyn Error>> {
+    let answers = Generator::open_with(dir, options)?.known_answers()?;
     let path = dir.join(engine::KNOWN_ANSWERS);
+    let answers = match std::fs::read(&path) {
+        Ok(bytes) => answers.beside(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => answers,
+        Err(error) => return Err(error.into()),
+    };
     std::fs::write(&path, serde_json::to_string(&answers)? + "\n")?;
-    println!("{}: {} prompts", path.display(), answers.answers.len());
+    println!("{}: {} row(s)", path.display(), 1 + answers.more.len());
     Ok(())
 }
 

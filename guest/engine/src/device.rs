@@ -90,6 +90,26 @@ pub fn gpu() -> Result<Gpu, NoGpu> {
     Err(NoGpu::NotBuilt)
 }
 
+/// What the first GPU can do at best.
+///
+/// # Errors
+/// No GPU, and whatever goes wrong on it.
+#[cfg(feature = "cuda")]
+pub fn gpu_speed() -> Result<crate::kernels::gpu::Speed, crate::EngineError> {
+    gpu()?;
+    crate::kernels::gpu::Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.speed()
+}
+
+/// Bytes of the first GPU that buffers of this thread hold, and that were taken from it for them.
+///
+/// # Errors
+/// No GPU, and whatever goes wrong on it.
+#[cfg(feature = "cuda")]
+pub fn gpu_memory() -> Result<(u64, u64), crate::EngineError> {
+    gpu()?;
+    crate::kernels::gpu::Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.memory()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

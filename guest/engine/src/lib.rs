@@ -45,9 +45,13 @@ mod weights;
 mod wordpiece;
 
 pub use device::{Gpu, NoGpu, gpu};
+#[cfg(feature = "cuda")]
+pub use device::{gpu_memory, gpu_speed};
 pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
 pub use error::EngineError;
 pub use families::{Kind, kind};
 pub use generate::*;
 pub use json::Json;
+#[cfg(feature = "cubes")]
+pub use kernels::gpu::Speed;
 pub use pooling::Pooling;

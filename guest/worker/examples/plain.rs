@@ -33,7 +33,8 @@ async fn run(folders: Vec<PathBuf>, port: u16) -> Result<()> {
         let name = folder.file_name().context("--model: expected a folder with a name")?;
         let name = name.to_string_lossy().into_owned();
         eprintln!("plain: loading {name} ...");
-        let entry = tokio::task::spawn_blocking(move || worker::load(&name, &folder, &Compute::default())).await??;
+        let entry =
+            tokio::task::spawn_blocking(move || worker::load(&name, &folder, &Compute::default())).await??;
         entries.push(entry);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -102,7 +102,8 @@ pub(crate) struct Board<R: CubeRuntime> {
 }
 
 impl<R: CubeRuntime> Board<R> {
-    /// A device that can do what the kernels ask for.
+    /// A device that can do what the kernels ask for. CubeCL says of a processor that plays a GPU that it has no sums over planes;
+    /// Mesa's has.
     ///
     /// # Errors
     /// Planes of no fixed size.
@@ -110,9 +111,8 @@ impl<R: CubeRuntime> Board<R> {
         let client = R::client(&device);
         let hardware = &client.properties().hardware;
         let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
-        let planes = client.properties().features.plane.contains(cubecl::features::Plane::Ops);
-        if !planes || least != most || least == 0 {
-            let reason = format!("planes of {least} to {most} units, expected one size and sums over it");
+        if least != most || least == 0 {
+            let reason = format!("planes of {least} to {most} units, expected one size");
             return Err(EngineError::Device { reason });
         }
         Ok(Board { lanes: least as usize, client, device })
@@ -471,7 +471,8 @@ impl<R: CubeRuntime> Board<R> {
         out
     }
 
-    fn add(&self, y: &Buffer<f32>, x: &Buffer<f32>) {
+    /// `x += y`.
+    pub fn add(&self, y: &Buffer<f32>, x: &Buffer<f32>) {
         assert_eq!(y.len, x.len, "two of one length");
         let n = self.beside_single(x.len);
         // SAFETY: as long as asserted.

@@ -6,8 +6,10 @@ mod board;
 mod ops;
 #[cfg(feature = "cuda")]
 mod probe;
+mod speed;
 
 pub(crate) use board::{Board, Buffer, Heads, Places, Weight, Width};
 pub(crate) use ops::GROUP;
 #[cfg(feature = "cuda")]
 pub(crate) use probe::probe;
+pub use speed::Speed;

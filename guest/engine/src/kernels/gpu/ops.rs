@@ -198,6 +198,16 @@ pub fn widen<W: Float>(w: &Array<u32>, scales: &Array<f32>, out: &mut Array<W>, 
     }
 }
 
+/// A head's values as they are.
+#[cube]
+fn keep<C: Float>(qkv: &Array<f32>, from: usize, values: &mut Array<C>, to: usize, #[comptime] head: usize) {
+    let mut i = UNIT_POS_X as usize;
+    while i < head {
+        values[to + i] = C::cast_from(qkv[from + i]);
+        i += CUBE_DIM_X as usize;
+    }
+}
+
 /// Norms the heads of queries and keys where the family does, turns them, and writes keys and values to their places.
 #[cube(launch_unchecked)]
 pub fn turn<C: Float>(
@@ -224,11 +234,7 @@ pub fn turn<C: Float>(
         let place = places[token] as usize * kv_heads;
         if index >= comptime!(heads + kv_heads) {
             let to = (place + index - comptime!(heads + kv_heads)) * head;
-            let mut i = lane;
-            while i < head {
-                values[to + i] = C::cast_from(qkv[from + i]);
-                i += CUBE_DIM_X as usize;
-            }
+            keep(qkv, from, values, to, head);
         } else {
             let mut scale = 1.0f32;
             let mut gamma = 0usize;
@@ -290,12 +296,11 @@ pub fn attend<C: Float, O: Float, N: Size>(
     #[comptime] planes: usize,
 ) {
     let (kv, token) = (CUBE_POS_X as usize, CUBE_POS_Y as usize);
-    let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     // Where the token's blocks stand in the table, and how many positions it sees.
     let first = spans[token * 2] as usize;
     let seen = spans[token * 2 + 1] as usize;
     let parts = comptime!(vectors.div_ceil(lanes));
-    let zero = Vector::<f32, N>::new(0.0);
+    let base = (token * kv_heads + kv) * group;
 
     let mut query = Array::<Vector<f32, N>>::new(comptime!(group * parts));
     let mut sums = Array::<Vector<f32, N>>::new(comptime!(group * parts));
@@ -305,67 +310,144 @@ pub fn attend<C: Float, O: Float, N: Size>(
     for g in 0..group {
         most[g] = LEAST;
         total[g] = 0.0;
-        #[unroll]
-        for part in 0..parts {
-            sums[g * parts + part] = zero;
-            query[g * parts + part] = zero;
-            let i = lane + part * lanes;
-            if i < vectors {
-                let head = (token * kv_heads + kv) * group + g;
-                query[g * parts + part] = q[head * vectors + i] * Vector::new(scale);
-            }
-        }
     }
-
-    let mut position = plane;
+    begin(q, &mut query, &mut sums, base, scale, group, vectors, lanes);
+    let mut position = UNIT_POS_Y as usize;
     while position < seen {
         let row = table[first + position / block] as usize * block + position % block;
         let from = (row * kv_heads + kv) * vectors;
         let mut dots = Array::<f32>::new(group);
-        #[unroll]
-        for g in 0..group {
-            dots[g] = 0.0;
-        }
-        #[unroll]
-        for part in 0..parts {
-            let i = lane + part * lanes;
-            if i < vectors {
-                let key = Vector::<f32, N>::cast_from(keys[from + i]);
-                #[unroll]
-                for g in 0..group {
-                    dots[g] += sum_of(query[g * parts + part] * key);
-                }
-            }
-        }
-        #[unroll]
-        for g in 0..group {
-            let score = plane_sum(dots[g]);
-            let higher = max(most[g], score);
-            let keep = f32::exp(most[g] - higher);
-            let weight = f32::exp(score - higher);
-            most[g] = higher;
-            total[g] = total[g] * keep + weight;
-            dots[g] = weight;
-            #[unroll]
-            for part in 0..parts {
-                sums[g * parts + part] *= Vector::new(keep);
-            }
-        }
-        #[unroll]
-        for part in 0..parts {
-            let i = lane + part * lanes;
-            if i < vectors {
-                let value = Vector::<f32, N>::cast_from(values[from + i]);
-                #[unroll]
-                for g in 0..group {
-                    sums[g * parts + part] += value * Vector::new(dots[g]);
-                }
-            }
-        }
+        score(keys, &query, &mut dots, from, group, vectors, lanes);
+        weigh(&mut dots, &mut most, &mut total, &mut sums, group, parts);
+        gather(values, &dots, &mut sums, from, group, vectors, lanes);
         position += comptime!(planes);
     }
+    merge(out, &sums, &most, &total, base, group, vectors, lanes, planes);
+}
 
-    // What the planes found, each for its positions.
+/// A unit's part of the queries of a group, and nothing seen yet.
+#[cube]
+fn begin<N: Size>(
+    q: &Array<Vector<f32, N>>,
+    query: &mut Array<Vector<f32, N>>,
+    sums: &mut Array<Vector<f32, N>>,
+    base: usize,
+    scale: f32,
+    #[comptime] group: usize,
+    #[comptime] vectors: usize,
+    #[comptime] lanes: usize,
+) {
+    let parts = comptime!(vectors.div_ceil(lanes));
+    let zero = Vector::<f32, N>::new(0.0);
+    #[unroll]
+    for g in 0..group {
+        #[unroll]
+        for part in 0..parts {
+            sums[g * parts + part] = zero;
+            query[g * parts + part] = zero;
+            let i = UNIT_POS_X as usize + part * lanes;
+            if i < vectors {
+                query[g * parts + part] = q[(base + g) * vectors + i] * Vector::new(scale);
+            }
+        }
+    }
+}
+
+/// A unit's part of the products of a group's queries with the key that begins at `from`.
+#[cube]
+fn score<C: Float, N: Size>(
+    keys: &Array<Vector<C, N>>,
+    query: &Array<Vector<f32, N>>,
+    dots: &mut Array<f32>,
+    from: usize,
+    #[comptime] group: usize,
+    #[comptime] vectors: usize,
+    #[comptime] lanes: usize,
+) {
+    let parts = comptime!(vectors.div_ceil(lanes));
+    #[unroll]
+    for g in 0..group {
+        dots[g] = 0.0;
+    }
+    #[unroll]
+    for part in 0..parts {
+        let i = UNIT_POS_X as usize + part * lanes;
+        if i < vectors {
+            let key = Vector::<f32, N>::cast_from(keys[from + i]);
+            #[unroll]
+            for g in 0..group {
+                dots[g] += sum_of(query[g * parts + part] * key);
+            }
+        }
+    }
+}
+
+/// Products of a plane become weights beside the largest so far; what was gathered is scaled to it.
+#[cube]
+fn weigh<N: Size>(
+    dots: &mut Array<f32>,
+    most: &mut Array<f32>,
+    total: &mut Array<f32>,
+    sums: &mut Array<Vector<f32, N>>,
+    #[comptime] group: usize,
+    #[comptime] parts: usize,
+) {
+    #[unroll]
+    for g in 0..group {
+        let score = plane_sum(dots[g]);
+        let higher = max(most[g], score);
+        let keep = f32::exp(most[g] - higher);
+        let weight = f32::exp(score - higher);
+        most[g] = higher;
+        total[g] = total[g] * keep + weight;
+        dots[g] = weight;
+        #[unroll]
+        for part in 0..parts {
+            sums[g * parts + part] *= Vector::new(keep);
+        }
+    }
+}
+
+/// Adds the value that begins at `from`, by the weights.
+#[cube]
+fn gather<C: Float, N: Size>(
+    values: &Array<Vector<C, N>>,
+    weights: &Array<f32>,
+    sums: &mut Array<Vector<f32, N>>,
+    from: usize,
+    #[comptime] group: usize,
+    #[comptime] vectors: usize,
+    #[comptime] lanes: usize,
+) {
+    let parts = comptime!(vectors.div_ceil(lanes));
+    #[unroll]
+    for part in 0..parts {
+        let i = UNIT_POS_X as usize + part * lanes;
+        if i < vectors {
+            let value = Vector::<f32, N>::cast_from(values[from + i]);
+            #[unroll]
+            for g in 0..group {
+                sums[g * parts + part] += value * Vector::new(weights[g]);
+            }
+        }
+    }
+}
+
+/// What the planes found, each for its positions, becomes one.
+#[cube]
+fn merge<O: Float, N: Size>(
+    out: &mut Array<Vector<O, N>>,
+    sums: &Array<Vector<f32, N>>,
+    most: &Array<f32>,
+    total: &Array<f32>,
+    base: usize,
+    #[comptime] group: usize,
+    #[comptime] vectors: usize,
+    #[comptime] lanes: usize,
+    #[comptime] planes: usize,
+) {
+    let parts = comptime!(vectors.div_ceil(lanes));
+    let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let mut all_sums = SharedMemory::<Vector<f32, N>>::new(comptime!(planes * group * vectors));
     let mut all_most = SharedMemory::<f32>::new(comptime!(planes * group));
     let mut all_total = SharedMemory::<f32>::new(comptime!(planes * group));
@@ -384,7 +466,6 @@ pub fn attend<C: Float, O: Float, N: Size>(
         }
     }
     sync_cube();
-
     let mut at = UNIT_POS as usize;
     while at < comptime!(group * vectors) {
         let (g, i) = (at / vectors, at % vectors);
@@ -393,14 +474,13 @@ pub fn attend<C: Float, O: Float, N: Size>(
             highest = max(highest, all_most[plane * group + g]);
         }
         let mut whole = 0.0f32;
-        let mut sum = zero;
+        let mut sum = Vector::<f32, N>::new(0.0);
         for plane in 0..planes {
             let share = f32::exp(all_most[plane * group + g] - highest);
             whole += all_total[plane * group + g] * share;
             sum += all_sums[(plane * group + g) * vectors + i] * Vector::new(share);
         }
-        let head = (token * kv_heads + kv) * group + g;
-        out[head * vectors + i] = Vector::cast_from(sum / Vector::new(whole));
+        out[(base + g) * vectors + i] = Vector::cast_from(sum / Vector::new(whole));
         at += CUBE_DIM as usize;
     }
 }
@@ -419,7 +499,9 @@ pub fn gated<O: Float, N: Size>(
         let gate = both[token * 2 * inner + i];
         let up = both[token * 2 * inner + inner + i];
         let one = Vector::<f32, N>::new(1.0);
-        out[at] = Vector::cast_from(gate / (one + Vector::exp(-gate)) * up);
+        // No sign before a vector: CubeCL's CUDA has none.
+        let turned = Vector::<f32, N>::new(0.0) - gate;
+        out[at] = Vector::cast_from(gate / (one + Vector::exp(turned)) * up);
     }
 }
 
