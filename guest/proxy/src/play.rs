@@ -9,7 +9,7 @@ use payment::price::{Commission, Price, Tokens};
 use payment::proxy::Settled;
 use payment::view::{PoolView, PotView, Seen, VaultView};
 use payment::{Address, Cap, Order, SecretKey, Signed};
-use protocol::market::Most;
+use protocol::market::{Device, Hex32, ModelFacts, ModelKind, Most, SelfTest, WorkerFacts};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -70,6 +70,32 @@ impl Disk for Tape {
         }
         tape.0 = bytes.to_vec();
         Ok(())
+    }
+
+    fn prepare(&mut self, _: u64) {}
+}
+
+/// What a worker says whose one model works.
+pub fn facts() -> WorkerFacts {
+    let model = ModelFacts {
+        name: "m".into(),
+        root: Hex32(MODEL),
+        kind: ModelKind::Chat,
+        context: 512,
+        max_completion: 256,
+        self_test: Some(SelfTest { digest: Hex32([7; 32]), passed: true }),
+    };
+    let device = Device { kind: "cpu".into(), name: "played".into(), memory_bytes: 1 };
+    let (wallet, credit) = (None, 0);
+    WorkerFacts {
+        models: vec![model],
+        device,
+        hours: [0, 24],
+        wallet,
+        credit,
+        running: 0,
+        waiting: 0,
+        slots: 32,
     }
 }
 

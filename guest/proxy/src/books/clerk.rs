@@ -111,6 +111,7 @@ impl<D: Disk, N: Fn() -> u64> Clerk<D, N> {
             }
         }
         self.shorten(now);
+        self.journal.prepare();
         let standing = Standing { phase: self.desk.phase(), writes: self.journal.is_written() };
         self.tell.send_if_modified(|had| std::mem::replace(had, standing) != standing);
     }

@@ -87,6 +87,13 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
+    /// Makes room for what comes next, so that it is written sooner.
+    pub fn prepare(&mut self) {
+        if self.is_written() {
+            self.disk.prepare(self.good);
+        }
+    }
+
     /// Whether [`Journal::compact`] has something to do.
     pub fn is_long(&self) -> bool {
         self.is_written() && self.good >= self.long

@@ -290,7 +290,7 @@ fn a_boot_reads_the_log_before_and_takes_its_place() {
     // A torn end, and a file of something else.
     let path = folder.path().join("boot-00000003.wal");
     let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    std::fs::write(&path, &whole[..payment::log::read(&whole, &pool).good - 1]).unwrap();
     std::fs::write(folder.path().join("boot-x.wal"), "?").unwrap();
     let (before, _) = open(folder.path(), &pool, &[4; 32]).unwrap();
     assert_eq!(before.vaults[&vault].lost, 200, "the torn record was never answered");
@@ -299,6 +299,35 @@ fn a_boot_reads_the_log_before_and_takes_its_place() {
     let other = open(folder.path(), &Address { workchain: 0, hash: [77; 32] }, &[5; 32]).unwrap().0;
     assert_eq!(other, Recovered::default());
     assert_eq!(names(folder.path()), ["boot-00000004.wal", "boot-00000005.wal", "boot-x.wal"]);
+}
+
+/// A log that outgrows its room again and again; its file is always longer than it, and none of that is read.
+#[test]
+fn room_behind_a_log_is_there_before_it_is_needed_and_says_nothing() {
+    let (folder, pool) = (tempfile::tempdir().unwrap(), crate::play::POOL);
+    let path = folder.path().join("boot-00000001.wal");
+    let vault = |n: u64| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&n.to_be_bytes());
+        Address { workchain: 0, hash }
+    };
+    let (_, mut journal) = open(folder.path(), &pool, &[1; 32]).unwrap();
+    let mut count = 0;
+    for _ in 0..5 {
+        let records: Vec<Record> =
+            (count..count + 8_000).map(|n| Record::Opened { vault: vault(n), used: n, lost: 0 }).collect();
+        count += 8_000;
+        journal.add(&records);
+        journal.write().unwrap();
+        journal.prepare();
+        let bytes = std::fs::read(&path).unwrap();
+        let log = payment::log::read(&bytes, &pool);
+        assert_eq!(log.records.len() as u64, count);
+        assert!(log.left >= 512 * 1024, "{} bytes of room", log.left);
+        assert!(bytes[log.good..].iter().all(|byte| *byte == 0));
+    }
+    drop(journal);
+    assert_eq!(open(folder.path(), &pool, &[2; 32]).unwrap().0.vaults.len() as u64, count);
 }
 
 fn names(folder: &std::path::Path) -> Vec<String> {
@@ -344,7 +373,8 @@ fn a_crash_while_a_log_is_begun_anew_loses_nothing() {
         found
     };
     let (was, is) = ("boot-00000001.wal", "boot-00000002.wal");
-    for cut in (0..=new.len()).step_by(7).chain([new.len()]) {
+    let said = payment::log::read(&new, &pool).good;
+    for cut in (0..said + 64).step_by(7).chain([said, new.len()]) {
         assert_eq!(left(&[(was, &old), ("boot-00000002.new", &new[..cut])]), expected, "cut at {cut}");
     }
     assert_eq!(left(&[(was, &old), (is, &new), ("boot-00000002.new", &new)]), expected);
