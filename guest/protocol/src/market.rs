@@ -25,7 +25,9 @@ pub use bodies::{
     read,
 };
 pub use error::MarketError;
-pub use field::{Account, Blob, Hex32, Load, Most, Price, Read, Usage, WorkPrice, Written, number};
+pub use field::{
+    Account, Blob, DeviceKind, DevicePin, Hex32, Load, Most, Price, Read, Usage, WorkPrice, Written, number,
+};
 pub use sse::CountReader;
 
 /// Names of header fields and trailers, lower case as HTTP/2 has them.
@@ -44,6 +46,8 @@ pub mod header {
     pub const DEADLINE_MS: &str = "chrysalis-deadline-ms";
     /// Client to proxy: nanoTON for a million tokens of multiplier 1 above which it does not want the answer, `u64`.
     pub const MAX_PRICE: &str = "chrysalis-max-price";
+    /// Client to proxy: on what alone it may be computed ([`super::DevicePin`]).
+    pub const DEVICE: &str = "chrysalis-device";
     /// Trailer, proxy to client: a signed use ([`super::Blob`]).
     pub const USE: &str = "chrysalis-use";
     /// Trailer, proxy to client: a signed receipt ([`super::Blob`]).

@@ -197,6 +197,7 @@ fn choose<U: Upstream>(front: &Front<U>, asked: &Asked, tried: &[u64]) -> Result
         completion: most.completion,
         max_price: asked.max_price,
         deadline_ms: asked.deadline_ms,
+        device: asked.device,
     };
     front.workers.choose(&ask, tried).map_err(Refusal::worker)
 }

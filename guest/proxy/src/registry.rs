@@ -1,7 +1,7 @@
 //! The workers that are here: a connection each, gone with it, and the router that chooses among them.
 //!
-//! What a worker has is read from its measured configuration, never asked of it; what it says of itself only makes it look
-//! busier, or closed at this hour.
+//! What a worker has is read from its measured configuration, never asked of it; what it says of itself makes it look busier,
+//! or closed at this hour, or lets it be asked at all: a model that it does not call tested is not asked for there.
 
 use crate::router::{Ask, Capacity, Choice, Model, Moment, Name, NoWorker, Offer, Outcome, Router, WorkerId};
 use payment::Address;
@@ -80,8 +80,12 @@ impl<W: Way> Place<W> {
         let now = self.registry.now();
         let mut inner = self.registry.inner();
         let hours = (facts.hours[0], facts.hours[1]);
-        let offer = Offer { slots: facts.slots, hours, memory: facts.device.memory_bytes };
+        let device = facts.device.kind.parse().ok();
+        let offer = Offer { slots: facts.slots, hours, device, memory: facts.device.memory_bytes };
         inner.router.offer(self.id, offer);
+        let passed = |model: &&ModelFacts| model.self_test.is_some_and(|test| test.passed);
+        let tested = facts.models.iter().filter(passed).map(|model| model.root.0);
+        inner.router.tested(self.id, tested, now);
         inner.router.load(self.id, facts.running, facts.waiting, now);
         if let Some(entry) = inner.entries.get_mut(&self.id) {
             entry.facts = facts.models.iter().map(|model| (model.root.0, model.clone())).collect();
@@ -208,7 +212,7 @@ impl<W: Way> Registry<W> {
             let capacity = inner.router.capacity(&model.root, now);
             Listed { model, price, facts, capacity }
         };
-        inner.router.models().into_iter().map(listed).collect()
+        inner.router.models(now).into_iter().map(listed).collect()
     }
 
     /// Requests that are under way at workers.
@@ -240,6 +244,8 @@ impl<W: Way> Registry<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::play::facts;
+    use protocol::market::{Hex32, SelfTest};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Debug, Clone, Default)]
@@ -256,13 +262,21 @@ mod tests {
     }
 
     fn ask() -> Ask<'static> {
-        Ask { model: "m", root: None, prompt: 1, completion: 1, max_price: None, deadline_ms: None }
+        Ask {
+            model: "m",
+            root: None,
+            prompt: 1,
+            completion: 1,
+            max_price: None,
+            deadline_ms: None,
+            device: None,
+        }
     }
 
     #[test]
     fn a_worker_is_here_as_long_as_its_connection() {
         let registry = Arc::new(Registry::default());
-        let place = registry.join(newcomer(1), Fake::default()).unwrap();
+        let place = join(&registry, 1, Fake::default());
         assert!(registry.choose(&ask(), &[]).is_ok());
         drop(place);
         assert_eq!(registry.choose(&ask(), &[]).unwrap_err(), NoWorker::UnknownModel);
@@ -273,7 +287,7 @@ mod tests {
     fn one_that_drains_gets_nothing_more() {
         let registry = Arc::new(Registry::default());
         let (one, two) = (Fake::default(), Fake::default());
-        let places = [registry.join(newcomer(1), one.clone()), registry.join(newcomer(2), two)];
+        let places = [join(&registry, 1, one.clone()), join(&registry, 2, two)];
         one.0.store(true, Ordering::SeqCst);
         for _ in 0..4 {
             assert_eq!(registry.choose(&ask(), &[]).unwrap().choice.worker, 1);
@@ -284,36 +298,48 @@ mod tests {
     #[test]
     fn a_job_that_is_dropped_is_no_longer_under_way() {
         let registry = Arc::new(Registry::default());
-        let _place = registry.join(newcomer(1), Fake::default()).unwrap();
+        let _place = join(&registry, 1, Fake::default());
         let job = registry.choose(&ask(), &[]).unwrap();
         assert_eq!(registry.inner().router.in_flight(), 1);
         drop(job);
         assert_eq!(registry.inner().router.in_flight(), 0);
     }
 
+    fn said(models: Vec<ModelFacts>) -> WorkerFacts {
+        WorkerFacts { models, slots: 3, ..facts() }
+    }
+
+    fn fact(n: u8, passed: Option<bool>) -> ModelFacts {
+        let fact = facts().models[0].clone();
+        let self_test = passed.and_then(|passed| Some(SelfTest { passed, ..fact.self_test? }));
+        ModelFacts { root: Hex32([n; 32]), self_test, ..fact }
+    }
+
+    /// One that has said that its model works.
+    fn join(registry: &Arc<Registry<Fake>>, name: u8, way: Fake) -> Place<Fake> {
+        let place = registry.join(newcomer(name), way).unwrap();
+        place.heard(&said(vec![fact(1, Some(true))]));
+        place
+    }
+
+    #[test]
+    fn whoever_says_nothing_of_a_self_test_is_not_asked() {
+        let registry = Arc::new(Registry::default());
+        let place = registry.join(newcomer(1), Fake::default()).unwrap();
+        for passed in [None, Some(false)] {
+            place.heard(&said(vec![fact(1, passed)]));
+            assert_eq!(registry.choose(&ask(), &[]).unwrap_err(), NoWorker::Untested);
+            assert!(registry.models().is_empty());
+        }
+        place.heard(&said(vec![fact(1, Some(true))]));
+        assert!(registry.choose(&ask(), &[]).is_ok());
+    }
+
     #[test]
     fn facts_of_models_that_were_not_measured_are_not_listed() {
         let registry = Arc::new(Registry::default());
         let place = registry.join(newcomer(1), Fake::default()).unwrap();
-        let fact = |name: &str, n: u8| ModelFacts {
-            name: name.into(),
-            root: protocol::market::Hex32([n; 32]),
-            kind: protocol::market::ModelKind::Chat,
-            context: 512,
-            max_completion: 256,
-            self_test: None,
-        };
-        let device = protocol::market::Device { kind: "cpu".into(), name: "c".into(), memory_bytes: 1 };
-        place.heard(&WorkerFacts {
-            models: vec![fact("m", 1), fact("better", 2)],
-            device,
-            hours: [0, 24],
-            wallet: None,
-            credit: 0,
-            running: 0,
-            waiting: 0,
-            slots: 3,
-        });
+        place.heard(&said(vec![fact(1, Some(true)), fact(2, Some(true))]));
         let listed = registry.models();
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].facts.as_ref().unwrap().context, listed[0].capacity.free), (512, 3));

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! ask: model, price cap, tokens, deadline
-//!   -> workers that have the model, offer this hour, are not full, were not tried
+//!   -> workers that have the model and passed its self-test, have the wanted device, offer this hour, are not full, were
+//!      not tried
 //!   -> predicted time to the last token, with what waits there already   (speed.rs: measured, not believed)
 //!   -> divided by what the worker's record is worth                      (record.rs: decayed, peer faults only)
 //!   -> of those within a tenth of the best: the one that was chosen longest ago
@@ -11,16 +12,18 @@
 //! A worker says how busy it is and how many requests it computes at once; nothing that it says can make it look faster
 //! than it was measured, and it can take no model beyond its measured configuration.
 //!
-//! A worker that was never measured is taken for as fast as the others that have the model, so it gets its first request
-//! soon and is measured by it.
+//! A worker that was never measured is taken for as fast as the others that have the model, those with a device like its own
+//! if there are any, so it gets its first request soon and is measured by it.
 
 mod record;
 mod speed;
 
 use payment::price::Price;
+use protocol::market::{DeviceKind, DevicePin};
 use record::Record;
 use speed::Speed;
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of a worker's connection.
 pub type WorkerId = u64;
@@ -39,6 +42,9 @@ const ALIKE: f64 = 1.1;
 const REST_MS: u64 = 1_000;
 /// How long a worker's own word on its load is taken, in milliseconds.
 const LOAD_MS: u64 = 2_000;
+
+/// How long a worker's word that a model passed its self-test is taken, in milliseconds; it is asked three times as often.
+pub const TESTED_MS: u64 = 15 * 60 * 1_000;
 
 /// A point in time: milliseconds that only grow, and the hour of the day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +71,22 @@ pub struct Offer {
     pub slots: u32,
     /// From this hour, until before that one, UTC.
     pub hours: (u8, u8),
+    /// What it computes on; none where it is of no known kind.
+    pub device: Option<DeviceKind>,
     /// Bytes that its device has for models; the larger breaks a tie.
     pub memory: u64,
+}
+
+impl Offer {
+    fn is(&self, pin: &DevicePin) -> bool {
+        self.device == Some(pin.kind) && self.memory >= pin.memory_bytes
+    }
 }
 
 impl Default for Offer {
     fn default() -> Self {
         // Before it said anything: a session's streams bound what it gets.
-        Self { slots: 32, hours: (0, 24), memory: 0 }
+        Self { slots: 32, hours: (0, 24), device: None, memory: 0 }
     }
 }
 
@@ -91,6 +105,8 @@ pub struct Ask<'a> {
     pub max_price: Option<u64>,
     /// Milliseconds within which it must be done.
     pub deadline_ms: Option<u64>,
+    /// On what alone it may be computed.
+    pub device: Option<DevicePin>,
 }
 
 /// Who was chosen.
@@ -111,6 +127,10 @@ pub enum NoWorker {
     UnknownModel,
     /// Whoever has it has no price in the root's book, or a higher one.
     TooDear,
+    /// Whoever has it has not said lately that it passed its self-test.
+    Untested,
+    /// Whoever has it computes on another device, or on one with less memory.
+    OtherDevice,
     /// Whoever has it is full; somebody is free in about so many milliseconds.
     Busy {
         /// Milliseconds.
@@ -161,6 +181,8 @@ struct Worker {
     rests_until: u64,
     leaving: bool,
     turn: u64,
+    /// Roots of models that passed their self-test, by its word, and when it said so.
+    tested: (BTreeSet<[u8; 32]>, u64),
 }
 
 /// Live workers, and what is known of them.
@@ -189,6 +211,7 @@ impl Router {
             rests_until: 0,
             leaving: false,
             turn: 0,
+            tested: (BTreeSet::new(), 0),
         };
         self.workers.insert(id, worker);
         self.records.entry(name).or_default();
@@ -220,6 +243,15 @@ impl Router {
         }
     }
 
+    /// Takes a worker's word on which models passed their self-test: these, and no others. It holds for [`TESTED_MS`].
+    pub fn tested(&mut self, id: WorkerId, roots: impl IntoIterator<Item = [u8; 32]>, now: Moment) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            // No more than it has, whatever it says.
+            let has = |root: &[u8; 32]| worker.models.iter().any(|model| model.root == *root);
+            worker.tested = (roots.into_iter().filter(has).collect(), now.ms);
+        }
+    }
+
     /// Takes a worker's word on what it has to do.
     pub fn load(&mut self, id: WorkerId, running: u32, waiting: u32, now: Moment) {
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -244,33 +276,37 @@ impl Router {
         roots.min_by_key(|root| (self.price(root).map_or(u64::MAX, |price| price.base), *root))
     }
 
-    /// Everything that somebody here has, each once.
-    pub fn models(&self) -> Vec<Model> {
-        let models = self.workers.values().flat_map(|worker| &worker.models);
+    /// Everything that somebody here has who can be asked for it, each once.
+    pub fn models(&self, now: Moment) -> Vec<Model> {
+        let able = |w: &'_ Worker, model: &Model| w.is_tested(&model.root, now);
+        let models = self.workers.values().flat_map(|w| w.models.iter().filter(move |m| able(w, m)));
         let unique: BTreeMap<_, _> = models.map(|m| ((&m.name, m.root), m)).collect();
         unique.into_values().cloned().collect()
     }
 
     /// The worker that should get a request, which then is under way there.
     pub fn choose(&mut self, ask: &Ask<'_>, now: Moment, tried: &[WorkerId]) -> Result<Choice, NoWorker> {
-        let root = ask.root.or_else(|| self.resolve(ask.model)).ok_or(NoWorker::UnknownModel)?;
-        let has = |w: &Worker| w.models.iter().any(|m| m.root == root && m.name == ask.model);
-        if !self.workers.values().any(has) {
-            return Err(NoWorker::UnknownModel);
+        let choice = self.pick(ask, now, tried)?;
+        self.turn += 1;
+        if let Some(worker) = self.workers.get_mut(&choice.worker) {
+            worker.turn = self.turn;
+            worker.in_flight += 1;
         }
-        self.affordable(&root, ask)?;
-        let usual = self.usual(&root);
-        let here =
-            |(id, w): &(&WorkerId, &Worker)| has(w) && !w.leaving && !tried.contains(id) && w.is_open(now);
-        let able: Vec<(&WorkerId, &Worker)> = self.workers.iter().filter(here).collect();
+        Ok(choice)
+    }
+
+    fn pick(&self, ask: &Ask<'_>, now: Moment, tried: &[WorkerId]) -> Result<Choice, NoWorker> {
+        let root = ask.root.or_else(|| self.resolve(ask.model)).ok_or(NoWorker::UnknownModel)?;
+        let able = self.able(&root, ask, now, tried)?;
+        let usual = self.usual_of_each(root);
         let full = |w: &Worker| w.busy(now) >= w.offer.slots.saturating_mul(QUEUE);
         let free: Vec<_> = able.iter().filter(|(_, w)| !full(w)).collect();
         if free.is_empty() {
-            let soonest = able.iter().map(|(_, w)| w.wait_ms(&usual, now)).min();
+            let soonest = able.iter().map(|(_, w)| w.wait_ms(&usual(w), now)).min();
             return Err(soonest.map_or(NoWorker::NoneLeft, |retry_ms| NoWorker::Busy { retry_ms }));
         }
         let scored = free.iter().map(|(id, w)| {
-            let predicted = w.predict(&usual, ask, now);
+            let predicted = w.predict(&usual(w), ask, now);
             let rests = w.rests_until > now.ms;
             let worth = self.records.get(&w.name).map_or(1.0, |record| record.worth(now.ms));
             Scored {
@@ -282,13 +318,32 @@ impl Router {
                 memory: w.offer.memory,
             }
         });
-        let (id, predicted_ms) = best(scored.collect(), ask.deadline_ms)?;
-        self.turn += 1;
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.turn = self.turn;
-            worker.in_flight += 1;
+        let (worker, predicted_ms) = best(scored.collect(), ask.deadline_ms)?;
+        Ok(Choice { worker, root, predicted_ms })
+    }
+
+    /// Whoever could be asked for it now, if there were room.
+    fn able(
+        &self,
+        root: &[u8; 32],
+        ask: &Ask<'_>,
+        now: Moment,
+        tried: &[WorkerId],
+    ) -> Result<Vec<(&WorkerId, &Worker)>, NoWorker> {
+        let has = |w: &Worker| w.models.iter().any(|m| m.root == *root && m.name == ask.model);
+        let mut able: Vec<_> = self.workers.iter().filter(|(_, w)| has(w)).collect();
+        if able.is_empty() {
+            return Err(NoWorker::UnknownModel);
         }
-        Ok(Choice { worker: id, root, predicted_ms })
+        self.affordable(root, ask)?;
+        let mut keep = |why: NoWorker, keeps: &dyn Fn(&WorkerId, &Worker) -> bool| {
+            able.retain(|(id, w)| keeps(id, w));
+            if able.is_empty() { Err(why) } else { Ok(()) }
+        };
+        keep(NoWorker::Untested, &|_, w| w.is_tested(root, now))?;
+        keep(NoWorker::OtherDevice, &|_, w| ask.device.is_none_or(|pin| w.offer.is(&pin)))?;
+        keep(NoWorker::NoneLeft, &|id, w| !w.leaving && !tried.contains(id) && w.is_open(now))?;
+        Ok(able)
     }
 
     fn affordable(&self, root: &[u8; 32], ask: &Ask<'_>) -> Result<(), NoWorker> {
@@ -329,9 +384,9 @@ impl Router {
     /// What is measured of all that have a root: workers, requests that could begin now, milliseconds to a first byte and for
     /// a token, tokens a second together.
     pub fn capacity(&self, root: &[u8; 32], now: Moment) -> Capacity {
-        let having = |w: &&Worker| w.models.iter().any(|m| m.root == *root) && !w.leaving;
+        let having = |w: &&Worker| w.is_tested(root, now) && !w.leaving;
         let workers: Vec<&Worker> = self.workers.values().filter(having).collect();
-        let usual = self.usual(root);
+        let usual = self.usual(root, |_| true);
         let free =
             workers.iter().filter(|w| w.is_open(now)).map(|w| w.offer.slots.saturating_sub(w.busy(now)));
         let each = |w: &&Worker| w.speed.tokens_per_s().map(|each| each * f64::from(w.offer.slots));
@@ -345,10 +400,27 @@ impl Router {
         }
     }
 
-    /// The mean of what was measured of a root.
-    fn usual(&self, root: &[u8; 32]) -> Speed {
-        let having = self.workers.values().filter(|w| w.models.iter().any(|m| m.root == *root));
+    /// The mean of what was measured of a root, of these workers.
+    fn usual(&self, root: &[u8; 32], of: impl Fn(&Worker) -> bool) -> Speed {
+        let having = self.workers.values().filter(|w| of(w) && w.models.iter().any(|m| m.root == *root));
         Speed::mean(having.map(|w| &w.speed))
+    }
+
+    /// What is expected of a worker as far as it was not measured: the mean of those with a device like its own, else of all.
+    fn usual_of_each(&self, root: [u8; 32]) -> impl Fn(&Worker) -> Speed {
+        let kinds = [None, Some(DeviceKind::Cpu), Some(DeviceKind::Gpu)];
+        let alike = OnceCell::new();
+        move |worker| {
+            if worker.speed.is_whole() {
+                return worker.speed;
+            }
+            let alike = alike.get_or_init(|| {
+                let all = self.usual(&root, |_| true);
+                kinds.map(|kind| (kind, self.usual(&root, |w| w.offer.device == kind).or(&all)))
+            });
+            let usual = alike.iter().find(|(kind, _)| *kind == worker.offer.device);
+            usual.map_or(worker.speed, |(_, usual)| *usual)
+        }
     }
 
     /// Requests under way.
@@ -386,6 +458,11 @@ impl Worker {
     fn is_open(&self, now: Moment) -> bool {
         let (from, to) = self.offer.hours;
         if from <= to { (from..to).contains(&now.hour) } else { now.hour >= from || now.hour < to }
+    }
+
+    fn is_tested(&self, root: &[u8; 32], now: Moment) -> bool {
+        let (roots, said) = &self.tested;
+        now.ms.saturating_sub(*said) <= TESTED_MS && roots.contains(root)
     }
 
     /// What it has to do: its own word if it is fresh, and at least what this proxy gave it.

@@ -27,17 +27,17 @@ use protocol::market::{self, Blob, Hex32, WorkerFacts};
 use ratls::session::{self, End, Requests};
 use ratls::{Accepted, Attested, Endpoint, Verifier, Wanted};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-/// How often a worker is asked what it has to say of itself.
+/// How often a worker is asked what it has to say of itself; three times within [`crate::router::TESTED_MS`].
 const FACTS: Duration = Duration::from_secs(300);
 /// How long it may take to say it, or to take a payout.
 const SHORTLY: Duration = Duration::from_secs(30);
-/// How long to wait before a payout that was not taken is handed over again.
+/// How long to wait before a payout that was not taken is handed over again, and before a worker that said nothing is asked.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Way for Requests {
@@ -139,16 +139,31 @@ impl House {
         let (requests, connection) = session::open(worker, end, self.stop.clone());
         let wallet = newcomer.wallet;
         let Some(place) = self.front.workers.join(newcomer, requests.clone()) else { return Met::Failed };
-        self.reporter.joined(Role::Worker, self.simulated);
+        let here = OnceLock::new();
         let company = async {
-            tokio::join!(ask(&requests, &place), self.pay(&requests, &place, wallet));
+            tokio::join!(self.ask(&requests, &place, &here), self.pay(&requests, &place, wallet));
         };
         tokio::select! {
             _ = connection => {}
             () = company => {}
         }
-        self.reporter.left(Role::Worker);
+        if here.get().is_some() {
+            self.reporter.left(Role::Worker);
+        }
         Met::Served
+    }
+
+    /// Asks a worker what it has to say of itself, again and again. It is `here` once it said something, since before that
+    /// nobody is sent to it.
+    async fn ask(&self, requests: &Requests, place: &Place<Requests>, here: &OnceLock<()>) {
+        loop {
+            let said = facts(requests).await;
+            if let Some(facts) = &said {
+                place.heard(facts);
+                here.get_or_init(|| self.reporter.joined(Role::Worker, self.simulated));
+            }
+            tokio::time::sleep(if said.is_some() { FACTS } else { AGAIN }).await;
+        }
     }
 
     /// Whether this proxy can pay such a worker; an unpaid one pays nobody.
@@ -209,17 +224,7 @@ fn request(method: Method, path: &str, body: Bytes) -> hyper::Request<Full<Bytes
     request
 }
 
-/// Asks a worker what it has to say of itself, again and again.
-async fn ask(requests: &Requests, place: &Place<Requests>) {
-    loop {
-        if let Some(facts) = facts(requests).await {
-            place.heard(&facts);
-        }
-        tokio::time::sleep(FACTS).await;
-    }
-}
-
-/// What it says; none where it says nothing that can be read, as workers of an earlier version do.
+/// What it says; none where it says nothing that can be read, and then nobody is sent to it.
 async fn facts(requests: &Requests) -> Option<WorkerFacts> {
     let asked = requests.send(request(Method::GET, market::path::WORKER, Bytes::new()));
     let answer = tokio::time::timeout(SHORTLY, asked).await.ok()?.ok()?;

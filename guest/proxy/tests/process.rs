@@ -1,6 +1,7 @@
 //! The proxy as a process: attested workers and clients of this test's process talk to it over real connections. The
 //! platform is SIMULATED; the worker's answers are made by hand.
 
+mod facts;
 #[path = "../../daemon/tests/support/mod.rs"]
 mod support;
 
@@ -49,7 +50,7 @@ fn echo(name: &'static str) -> Router {
         body["worker"] = name.into();
         Json(body)
     };
-    Router::new().route("/v1/embeddings", post(answer))
+    facts::telling(Router::new().route("/v1/embeddings", post(answer)))
 }
 
 /// Dials the proxy as an attested worker and serves on that connection; `Err` if the proxy refused its evidence.

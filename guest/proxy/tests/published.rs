@@ -1,6 +1,7 @@
 //! The proxy as a process that takes reference values from a publication: as many rebuilders as it wants, revocation while it
 //! runs, and a mirror that goes. The platform is SIMULATED.
 
+mod facts;
 #[path = "../../daemon/tests/support/published.rs"]
 mod published;
 #[path = "../../daemon/tests/support/mod.rs"]
@@ -60,7 +61,8 @@ async fn work(
     let mut attested = ratls::connect(tcp, &me, &verifier, &wanted).await.unwrap();
     attested.stream().accepted().await?;
     let (stop, stopping) = watch::channel(false);
-    let (end, service) = (End::new(me).verifying(verifier, wanted), TowerToHyperService::new(Router::new()));
+    let routes = facts::telling(Router::new());
+    let (end, service) = (End::new(me).verifying(verifier, wanted), TowerToHyperService::new(routes));
     Ok((stop, tokio::spawn(async move { session::serve(attested, end, service, stopping).await })))
 }
 

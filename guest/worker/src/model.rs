@@ -113,8 +113,9 @@ pub fn load(name: &str, folder: &Path, compute: &Compute) -> Result<Entry, LoadE
     match engine::kind(folder).map_err(engine)? {
         Kind::Embedder => {
             let model = EngineModel(Embedder::load_on(folder, compute.options).map_err(engine)?);
-            self_test(&model).map_err(failed)?;
-            Ok(Entry::embedder(name, model))
+            let digest = self_test(&model).map_err(failed)?;
+            let self_test = Some(SelfTest { digest, passed: true });
+            Ok(Entry { self_test, ..Entry::embedder(name, model) })
         }
         Kind::Generator => {
             let writer = EngineWriter::open(folder, compute).map_err(engine)?;
@@ -157,15 +158,16 @@ fn continued(writer: &dyn Writer) -> Result<String, String> {
     Err("expected a continuation, found an end without one".into())
 }
 
-/// One vector of a fixed text: there, finite, and not all zero.
-fn self_test(model: &dyn Embed) -> Result<(), String> {
+/// SHA-256 of the vector of a fixed text: there, finite, and not all zero.
+fn self_test(model: &dyn Embed) -> Result<Hex32, String> {
     let embedded = model.embed(&["self-test".into()]).map_err(|error| error.to_string())?;
     let [vector] = embedded.vectors.as_slice() else {
         return Err(format!("expected 1 vector, found {}", embedded.vectors.len()));
     };
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     if length.is_finite() && length > 0.0 {
-        return Ok(());
+        let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+        return Ok(Hex32(Sha256::digest(bytes).into()));
     }
     Err(format!("expected a vector of finite length above 0, found {length}"))
 }
@@ -188,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_model_that_computes_passes_the_self_test() {
-        assert_eq!(self_test(&Fixed(vec![vec![0.6, 0.8]])), Ok(()));
+        let digest = self_test(&Fixed(vec![vec![0.6, 0.8]])).unwrap();
+        assert_eq!(digest, self_test(&Fixed(vec![vec![0.6, 0.8]])).unwrap());
+        assert_ne!(digest, self_test(&Fixed(vec![vec![0.8, 0.6]])).unwrap());
     }
 
     #[test]

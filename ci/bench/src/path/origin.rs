@@ -1,14 +1,14 @@
 //! What stands behind every proxy: three kinds of answers, made without thinking.
 
 use anyhow::{Context as _, Result};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use protocol::market::{header, path};
+use protocol::market::{Device, Hex32, ModelFacts, ModelKind, SelfTest, WorkerFacts, header, path};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -81,8 +81,11 @@ pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 /// Answers by path; a worker says at the end what it took, other servers have no such word.
 pub fn answer(at: &str, worker: bool) -> Reply {
     let Some(kind) = Kind::of(at) else {
+        if worker && at == path::WORKER {
+            return Response::new(Full::from(facts()).boxed_unsync());
+        }
         let mut nothing = Response::new(http_body_util::Empty::new().boxed_unsync());
-        // A worker takes what it is paid, and says nothing of itself.
+        // A worker takes what it is paid.
         let taken = worker && at == path::PAYOUT;
         *nothing.status_mut() = if taken { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
         return nothing;
@@ -105,6 +108,32 @@ pub fn answer(at: &str, worker: bool) -> Reply {
     let media = if kind == Kind::Short { "application/json" } else { "text/event-stream" };
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     reply
+}
+
+/// What a worker says of itself, so that requests are sent to it.
+fn facts() -> Vec<u8> {
+    let model = ModelFacts {
+        name: "m".into(),
+        root: Hex32(super::ours::root()),
+        kind: ModelKind::Chat,
+        context: 1 << 20,
+        max_completion: 1 << 20,
+        self_test: Some(SelfTest { digest: Hex32([0; 32]), passed: true }),
+    };
+    let device = Device { kind: "cpu".into(), name: "played".into(), memory_bytes: 1 };
+    let (hours, wallet, credit) = ([0, 24], None, u64::MAX);
+    // As many as a session has streams.
+    let said = WorkerFacts {
+        models: vec![model],
+        device,
+        hours,
+        wallet,
+        credit,
+        running: 0,
+        waiting: 0,
+        slots: 128,
+    };
+    serde_json::to_vec(&said).unwrap_or_default()
 }
 
 impl Body for Answer {

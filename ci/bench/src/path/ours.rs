@@ -125,7 +125,9 @@ impl Ours {
             let service = service_fn(|request: Request<Incoming>| origin::served(request, true));
             tokio::spawn(session::serve(attested, end, service, self.running.subscribe()));
         }
-        while self.workers.len() < count {
+        // Until each has said what it has.
+        let able = || self.workers.models().first().map_or(0, |model| model.capacity.workers as usize);
+        while able() < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())

@@ -122,7 +122,7 @@ pub struct ModelTerms {
     /// Most tokens of a completion.
     #[serde(default)]
     pub max_completion: u32,
-    /// How many have it.
+    /// How many have it and have said lately that they passed its self-test.
     pub workers: u32,
     /// Requests that could begin at once.
     pub free: u32,
@@ -345,7 +345,7 @@ pub struct ModelFacts {
     pub context: u32,
     /// Most tokens of a completion.
     pub max_completion: u32,
-    /// How it computed a known answer when it started; none where there is none to compare with.
+    /// How it computed a known question when it started; without one that passed, no proxy sends it a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_test: Option<SelfTest>,
 }
@@ -362,7 +362,7 @@ pub struct SelfTest {
 /// What a worker computes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Such as `cpu` or `gpu`.
+    /// `cpu` or `gpu` ([`super::DeviceKind`]); whoever pins a device is not sent to any other.
     pub kind: String,
     /// Such as the processor's name.
     pub name: String,

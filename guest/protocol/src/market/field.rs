@@ -355,6 +355,64 @@ impl FromStr for Load {
     }
 }
 
+/// What a worker computes on, as far as requests can be sent by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeviceKind {
+    /// The processor itself.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+        })
+    }
+}
+
+impl FromStr for DeviceKind {
+    type Err = MarketError;
+    fn from_str(text: &str) -> Result<Self, MarketError> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "gpu" => Ok(Self::Gpu),
+            _ => Err(MarketError::value("device", "`cpu` or `gpu`", text)),
+        }
+    }
+}
+
+/// On what alone a request may be computed: `KIND`, or `KIND,BYTES` where the device must have so much memory for models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DevicePin {
+    /// Of this kind.
+    pub kind: DeviceKind,
+    /// With at least so many bytes; 0 for any.
+    pub memory_bytes: u64,
+}
+
+impl fmt::Display for DevicePin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.memory_bytes {
+            0 => write!(f, "{}", self.kind),
+            bytes => write!(f, "{},{bytes}", self.kind),
+        }
+    }
+}
+
+impl FromStr for DevicePin {
+    type Err = MarketError;
+    fn from_str(text: &str) -> Result<Self, MarketError> {
+        let wrong = || MarketError::value("device", "`cpu` or `gpu`, and after a comma bytes above 0", text);
+        let (kind, bytes) = text.split_once(',').map_or((text, None), |(kind, bytes)| (kind, Some(bytes)));
+        let kind = kind.parse().map_err(|_| wrong())?;
+        let bytes = bytes.map(|bytes| number("device", bytes)).transpose().map_err(|_| wrong())?;
+        if bytes == Some(0) { Err(wrong()) } else { Ok(Self { kind, memory_bytes: bytes.unwrap_or(0) }) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +437,8 @@ mod tests {
         round_trip(Written { completion: 3, reasoning: 4 });
         round_trip(Usage { prompt: 1, cached: 2, completion: 3, reasoning: 4 });
         round_trip(Load { running: 1, waiting: 0 });
+        round_trip(DevicePin { kind: DeviceKind::Cpu, memory_bytes: 0 });
+        round_trip(DevicePin { kind: DeviceKind::Gpu, memory_bytes: u64::MAX });
     }
 
     #[test]
@@ -394,6 +454,11 @@ mod tests {
         let digits = "ab".repeat(32);
         for text in [format!("00:{digits}"), format!("+0:{digits}"), format!("-0:{digits}")] {
             assert!(text.parse::<Account>().is_err(), "{text}");
+        }
+        for text in
+            ["", "tpu", "GPU", "gpu,", "gpu,0", "gpu,01", "gpu,1,1", " gpu", "gpu,18446744073709551616"]
+        {
+            assert!(text.parse::<DevicePin>().is_err(), "{text}");
         }
         assert!("AA=".parse::<Blob>().is_err());
         assert!("A".repeat(1024).parse::<Blob>().is_err());
@@ -417,7 +482,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_text_never_panics_and_what_is_read_is_written_the_same(text in "[0-9,:a-fA=+/-]{0,90}|.{0,40}") {
+        fn hostile_text_never_panics_and_what_is_read_is_written_the_same(text in "[0-9,:a-fA=+/-]{0,90}|[cg]pu(,[0-9]{0,21})?|.{0,40}") {
             fn same<T: FromStr + fmt::Display>(text: &str) -> Result<(), TestCaseError> {
                 if let Ok(value) = text.parse::<T>() {
                     prop_assert_eq!(value.to_string(), text);
@@ -431,6 +496,7 @@ mod tests {
             same::<WorkPrice>(&text)?;
             same::<Usage>(&text)?;
             same::<Load>(&text)?;
+            same::<DevicePin>(&text)?;
         }
 
         #[test]

@@ -25,7 +25,7 @@ pub struct CountReader {
 impl CountReader {
     /// Takes the next bytes of the stream, however they are cut.
     pub fn pass(&mut self, mut bytes: &[u8]) {
-        while let Some(at) = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')) {
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', bytes) {
             self.keep(&bytes[..at]);
             self.end();
             bytes = &bytes[at + 1..];

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use payment::price::Price;
 use payment::{Address, Signed, Voucher};
-use protocol::market::{Account, Blob, Most, header, number};
+use protocol::market::{Account, Blob, DevicePin, Most, header, number};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::str::FromStr;
@@ -30,6 +30,8 @@ pub struct Asked {
     pub max_price: Option<u64>,
     /// Milliseconds.
     pub deadline_ms: Option<u64>,
+    /// On what alone it may be computed.
+    pub device: Option<DevicePin>,
     /// Who pays, where the client says it.
     pub payer: Option<Payer>,
 }
@@ -73,6 +75,7 @@ impl Asked {
             most: field(headers, header::MOST)?,
             max_price: amount(headers, header::MAX_PRICE)?,
             deadline_ms: amount(headers, header::DEADLINE_MS)?,
+            device: field(headers, header::DEVICE)?,
             payer,
             hash: Sha256::digest(&body).into(),
             path,

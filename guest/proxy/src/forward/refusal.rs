@@ -105,6 +105,14 @@ impl Refusal {
                 let message = "no worker that has this model answered; try again later";
                 Self::later("no_answer", message, Turned::NoWorker, 1)
             }
+            NoWorker::Untested => {
+                let message = "no worker that has this model has said lately that it passed its self-test; try again later";
+                Self::later("no_worker", message, Turned::NoWorker, 1)
+            }
+            NoWorker::OtherDevice => {
+                let message = "no worker that has this model computes on such a device; ask without chrysalis-device, or try again later";
+                Self::later("no_device", message, Turned::NoWorker, 30)
+            }
             NoWorker::TooDear => {
                 let message = "the root's book has no price for this model, or one above chrysalis-max-price";
                 Self::request(StatusCode::CONFLICT, "too_dear", message)

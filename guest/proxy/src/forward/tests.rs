@@ -139,7 +139,9 @@ fn stage(plays: Vec<Option<Play>>, boot: Option<Boot>) -> Stage {
         let worker = Fake { play, seen: Arc::default() };
         let models = vec![Model { name: "m".into(), root: MODEL }];
         let newcomer = Newcomer { name: [n as u8; 32], models, wallet: Some(WORKER) };
-        places.push(registry.join(newcomer, worker.clone()).unwrap());
+        let place = registry.join(newcomer, worker.clone()).unwrap();
+        place.heard(&crate::play::facts());
+        places.push(place);
         workers.push(worker);
     }
     let front = Arc::new(Front::new(registry, boot.as_ref().map(|boot| boot.money.clone())));

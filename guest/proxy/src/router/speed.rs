@@ -44,6 +44,11 @@ impl Speed {
         }
     }
 
+    /// Whether there is nothing that others' means would have to stand in for.
+    pub fn is_whole(&self) -> bool {
+        self.first.is_some() && self.token.is_some() && self.written.is_some() && self.request.is_some()
+    }
+
     /// Its own means, and `usual` ones where it has none.
     pub fn or(&self, usual: &Speed) -> Speed {
         Speed {

@@ -5,25 +5,33 @@ use proptest::prelude::*;
 
 const NOON: Moment = Moment { ms: 1_000_000, hour: 12 };
 const DAY: u64 = 86_400_000;
-const ONE: Offer = Offer { slots: 1, hours: (0, 24), memory: 0 };
+const ONE: Offer = Offer { slots: 1, hours: (0, 24), device: Some(DeviceKind::Cpu), memory: 0 };
 
 fn model(name: &str, n: u8) -> Model {
     Model { name: name.into(), root: [n; 32] }
 }
 
 fn ask(model: &str) -> Ask<'_> {
-    Ask { model, root: None, prompt: 100, completion: 100, max_price: None, deadline_ms: None }
+    Ask { model, root: None, prompt: 100, completion: 100, max_price: None, deadline_ms: None, device: None }
 }
 
 fn price(base: u64) -> Price {
     Price { base, prompt: 10_000, cached: 0, completion: 10_000, reasoning: 10_000 }
 }
 
+/// One that has said that its models work.
+fn join(router: &mut Router, id: WorkerId, name: u8, models: Vec<Model>, now: Moment) -> bool {
+    let roots: Vec<_> = models.iter().map(|model| model.root).collect();
+    let joined = router.join(id, [name; 32], models);
+    router.tested(id, roots, now);
+    joined
+}
+
 /// Workers 0.. with the model `m`, each of a name of its own.
 fn house(workers: u64) -> Router {
     let mut router = Router::default();
     for id in 0..workers {
-        assert!(router.join(id, [id as u8; 32], vec![model("m", 1)]));
+        assert!(join(&mut router, id, id as u8, vec![model("m", 1)], NOON));
         router.offer(id, ONE);
     }
     router
@@ -81,6 +89,7 @@ fn a_failing_worker_loses_traffic_and_gets_it_back_in_time() {
         let mut count = 0;
         for n in 0..100 {
             let now = at(from + n * 2_000);
+            (0..2).for_each(|id| router.tested(id, [[1; 32]], now));
             let choice = router.choose(&ask("m"), now, &[]).unwrap();
             count += usize::from(choice.worker == 0);
             let outcome = if fails && choice.worker == 0 { Outcome::Fault } else { done(20) };
@@ -119,7 +128,7 @@ fn reputation_outlives_a_connection() {
         router.ended(0, Outcome::Fault, NOON);
     }
     router.leave(0);
-    assert!(router.join(7, [0; 32], vec![model("m", 1)]));
+    assert!(join(&mut router, 7, 0, vec![model("m", 1)], NOON));
     for n in 0..5 {
         let now = at(REST_MS + 1 + n);
         assert_eq!(router.choose(&ask("m"), now, &[]).unwrap().worker, 1);
@@ -134,7 +143,7 @@ fn hours_span_midnight() {
     let open = |router: &mut Router, hour| router.choose(&ask("m"), Moment { ms: 0, hour }, &[]).is_ok();
     assert_eq!([21, 22, 23].map(|hour| open(&mut router, hour)), [false, true, true]);
     router.leave(0);
-    assert!(router.join(0, [0; 32], vec![model("m", 1)]));
+    assert!(join(&mut router, 0, 0, vec![model("m", 1)], NOON));
     router.offer(0, Offer { hours: (22, 6), ..ONE });
     assert_eq!([0, 5, 6].map(|hour| open(&mut router, hour)), [true, true, false]);
 }
@@ -178,7 +187,9 @@ fn a_deadline_that_nobody_meets_is_told_with_the_best_there_is() {
 #[test]
 fn a_name_without_a_root_is_the_cheapest_and_a_root_is_exact() {
     let mut router = Router::default();
-    assert!(router.join(0, [0; 32], vec![model("m", 1)]) && router.join(1, [1; 32], vec![model("m", 2)]));
+    for n in 0..2 {
+        assert!(join(&mut router, n.into(), n, vec![model("m", n + 1)], NOON));
+    }
     router.set_prices([([1; 32], price(200)), ([2; 32], price(100))].into());
     assert_eq!(router.choose(&ask("m"), NOON, &[]).unwrap().root, [2; 32]);
     let exact = Ask { root: Some([1; 32]), ..ask("m") };
@@ -189,26 +200,90 @@ fn a_name_without_a_root_is_the_cheapest_and_a_root_is_exact() {
     assert_eq!(router.choose(&cheap, NOON, &[]), Err(NoWorker::TooDear));
 }
 
+#[test]
+fn whoever_has_not_said_lately_that_its_model_works_is_not_asked() {
+    let mut router = Router::default();
+    assert!(router.join(0, [0; 32], vec![model("m", 1)]));
+    router.offer(0, ONE);
+    assert_eq!(router.choose(&ask("m"), NOON, &[]), Err(NoWorker::Untested));
+    assert!(router.models(NOON).is_empty() && router.capacity(&[1; 32], NOON).workers == 0);
+    router.tested(0, [[2; 32]], NOON);
+    assert_eq!(router.choose(&ask("m"), NOON, &[]), Err(NoWorker::Untested), "it has no such model");
+    router.tested(0, [[1; 32]], NOON);
+    assert!(router.choose(&ask("m"), at(TESTED_MS), &[]).is_ok());
+    assert_eq!((router.models(NOON).len(), router.capacity(&[1; 32], NOON).workers), (1, 1));
+    assert_eq!(router.choose(&ask("m"), at(TESTED_MS + 1), &[]), Err(NoWorker::Untested), "long ago");
+    router.tested(0, [[1; 32]], at(TESTED_MS + 1));
+    assert!(router.choose(&ask("m"), at(TESTED_MS + 1), &[]).is_ok());
+    router.tested(0, [], at(TESTED_MS + 2));
+    assert_eq!(router.choose(&ask("m"), at(TESTED_MS + 2), &[]), Err(NoWorker::Untested), "it failed");
+}
+
+#[test]
+fn a_pinned_device_is_computed_on_by_no_other() {
+    let mut router = house(3);
+    router.offer(1, Offer { device: Some(DeviceKind::Gpu), memory: 80, ..ONE });
+    router.offer(2, Offer { device: None, memory: 200, ..ONE });
+    let pinned = |kind, memory_bytes| Ask { device: Some(DevicePin { kind, memory_bytes }), ..ask("m") };
+    for n in 0..3 {
+        assert_eq!(router.choose(&pinned(DeviceKind::Gpu, 80), at(n), &[]).unwrap().worker, 1);
+        router.ended(1, Outcome::Cancelled, at(n));
+    }
+    assert_eq!(router.choose(&pinned(DeviceKind::Gpu, 81), NOON, &[]), Err(NoWorker::OtherDevice));
+    assert_eq!(router.choose(&pinned(DeviceKind::Cpu, 1), NOON, &[]), Err(NoWorker::OtherDevice));
+    assert_eq!(router.choose(&pinned(DeviceKind::Cpu, 0), NOON, &[]).unwrap().worker, 0);
+    assert_eq!(router.choose(&pinned(DeviceKind::Gpu, 0), NOON, &[1]), Err(NoWorker::NoneLeft));
+}
+
+#[test]
+fn an_unmeasured_worker_is_taken_for_as_fast_as_those_with_a_device_like_its_own() {
+    let mut router = house(3);
+    for id in [1, 2] {
+        router.offer(id, Offer { device: Some(DeviceKind::Gpu), ..ONE });
+    }
+    for (id, others, ms) in [(0, [1, 2], 100), (1, [0, 2], 5)] {
+        router.choose(&ask("m"), NOON, &others).unwrap();
+        router.ended(id, done(ms), NOON);
+    }
+    // Taken for the mean of all it would be twice as slow as the measured one, and not be tried.
+    let tried: BTreeSet<_> = (0..2)
+        .map(|n| {
+            let choice = router.choose(&ask("m"), at(n), &[]).unwrap();
+            router.ended(choice.worker, Outcome::Cancelled, at(n));
+            choice.worker
+        })
+        .collect();
+    assert_eq!(tried, [1, 2].into());
+}
+
 /// One step of a random life.
 #[derive(Debug, Clone)]
 enum Step {
     Join(u64, u8),
     Leave(u64),
-    Choose { model: u8, max_price: Option<u64>, tried: Vec<u64> },
+    Tested(u64, u8),
+    Choose { model: u8, max_price: Option<u64>, tried: Vec<u64>, device: Option<(DeviceKind, u64)> },
     End { nth: usize, outcome: u8 },
     Load(u64, u32),
     Pass(u64),
+}
+
+fn device() -> impl Strategy<Value = Option<(DeviceKind, u64)>> {
+    let kind = prop_oneof![Just(DeviceKind::Cpu), Just(DeviceKind::Gpu)];
+    prop::option::of((kind, 0u64..600))
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (0u64..6, 0u8..3).prop_map(|(id, m)| Step::Join(id, m)),
         (0u64..6).prop_map(Step::Leave),
-        (0u8..3, prop::option::of(50u64..350), prop::collection::vec(0u64..6, 0..3))
-            .prop_map(|(model, max_price, tried)| Step::Choose { model, max_price, tried }),
+        (0u64..6, 0u8..3).prop_map(|(id, m)| Step::Tested(id, m)),
+        (0u8..3, prop::option::of(50u64..350), prop::collection::vec(0u64..6, 0..3), device())
+            .prop_map(|(model, max_price, tried, device)| Step::Choose { model, max_price, tried, device }),
         (0usize..8, 0u8..6).prop_map(|(nth, outcome)| Step::End { nth, outcome }),
         (0u64..6, any::<u32>()).prop_map(|(id, load)| Step::Load(id, load)),
         (0u64..5_000).prop_map(Step::Pass),
+        (0u64..2 * TESTED_MS).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 0..80)
 }
@@ -220,26 +295,42 @@ proptest! {
         let mut router = Router::default();
         router.set_prices((0..3u8).map(|m| ([m; 32], price(100 * (u64::from(m) + 1)))).collect());
         let (mut now, mut models, mut open) = (NOON, BTreeMap::new(), Vec::new());
+        let mut tested: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Join(id, m) if !models.contains_key(&id) => {
                     let joined = router.join(id, [id as u8; 32], vec![model(&format!("m{m}"), m)]);
                     prop_assert!(joined);
-                    router.offer(id, ONE);
+                    let kind = [DeviceKind::Cpu, DeviceKind::Gpu][id as usize % 2];
+                    router.offer(id, Offer { device: Some(kind), memory: id * 100, ..ONE });
                     models.insert(id, m);
                 }
                 Step::Join(..) => {}
                 Step::Leave(id) => {
                     router.leave(id);
                     models.remove(&id);
+                    tested.remove(&id);
                     open.retain(|other| *other != id);
                 }
-                Step::Choose { model, max_price, tried } => {
+                Step::Tested(id, m) => {
+                    router.tested(id, [[m; 32]], now);
+                    if models.contains_key(&id) {
+                        tested.insert(id, (m, now.ms));
+                    }
+                }
+                Step::Choose { model, max_price, tried, device } => {
                     let name = format!("m{model}");
-                    let ask = Ask { max_price, ..ask(&name) };
+                    let device = device.map(|(kind, memory_bytes)| DevicePin { kind, memory_bytes });
+                    let ask = Ask { max_price, device, ..ask(&name) };
                     if let Ok(choice) = router.choose(&ask, now, &tried) {
                         prop_assert_eq!(models.get(&choice.worker), Some(&model));
                         prop_assert!(!tried.contains(&choice.worker));
+                        let (root, said) = tested[&choice.worker];
+                        prop_assert!(root == model && now.ms - said <= TESTED_MS, "its word is missing or old");
+                        if let Some(pin) = device {
+                            prop_assert_eq!(pin.kind == DeviceKind::Gpu, choice.worker % 2 == 1);
+                            prop_assert!(choice.worker * 100 >= pin.memory_bytes);
+                        }
                         prop_assert!(max_price.is_none_or(|most| 100 * (u64::from(model) + 1) <= most));
                         open.push(choice.worker);
                         let there = open.iter().filter(|id| **id == choice.worker).count();

@@ -21,7 +21,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response, StatusCode};
 use payment::Refused;
 use payment::price::Price;
-use protocol::market::{Blob, ModelTerms, header};
+use protocol::market::{Blob, DevicePin, ModelTerms, header};
 use ratls::session::Body;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct App {
     pub trailers: bool,
     /// `chrysalis-deadline-ms`, passed on.
     pub deadline_ms: Option<u64>,
+    /// `chrysalis-device`, passed on.
+    pub device: Option<DevicePin>,
 }
 
 /// A proxy that has what is asked for.
@@ -243,6 +245,9 @@ impl Gateway {
         }
         if let Some(deadline) = app.deadline_ms {
             request = request.header(header::DEADLINE_MS, deadline);
+        }
+        if let Some(device) = app.device {
+            request = request.header(header::DEVICE, device.to_string());
         }
         let request = match request.body(Full::new(app.body.clone())) {
             Ok(request) => request,

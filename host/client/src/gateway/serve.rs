@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use protocol::market::header;
+use protocol::market::{MarketError, header};
 use protocol::openai::ModelList;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
@@ -173,6 +173,11 @@ async fn read(endpoint: Endpoint, request: Request<Incoming>) -> Result<App, Fau
         te.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("trailers"));
     let deadline =
         request.headers().get(header::DEADLINE_MS).and_then(|value| value.to_str().ok()?.parse().ok());
+    let device =
+        request.headers().get(header::DEVICE).map(|value| value.to_str().unwrap_or_default().parse());
+    let device = device.transpose().map_err(|error: MarketError| {
+        Fault::request("invalid_header", None, format!("{}: {error}", header::DEVICE))
+    })?;
     let body = match timeout(BODY, Limited::new(request.into_body(), MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -185,7 +190,7 @@ async fn read(endpoint: Endpoint, request: Request<Incoming>) -> Result<App, Fau
             return Err(Fault::request("request_timeout", None, message).with(StatusCode::REQUEST_TIMEOUT));
         }
     };
-    Ok(App { asked: Asked::read(endpoint, &body)?, body, trailers, deadline_ms: deadline })
+    Ok(App { asked: Asked::read(endpoint, &body)?, body, trailers, deadline_ms: deadline, device })
 }
 
 /// Whether a request comes from a program on this machine that may ask.

@@ -11,7 +11,7 @@ use payment::price::{Commission, Tokens};
 use payment::receipt::End;
 use payment::view::{PoolView, PotView, Seen};
 use payment::{Address, SecretKey};
-use protocol::market::Written;
+use protocol::market::{Device, Hex32, ModelFacts, ModelKind, SelfTest, WorkerFacts, Written};
 use proxy::books::{Books, Desk, Journal};
 use proxy::chain::{Book, Chain, NoView, Seeing};
 use proxy::forward::{Front, Proof, Upstream};
@@ -28,6 +28,30 @@ use tokio::sync::{mpsc, watch};
 
 const POOL: u8 = 0x31;
 const WORKER: Address = Address { workchain: 0, hash: [0x77; 32] };
+
+/// What the worker says of itself.
+fn facts() -> WorkerFacts {
+    let model = ModelFacts {
+        name: MODEL.into(),
+        root: Hex32(MODEL_ROOT),
+        kind: ModelKind::Chat,
+        context: 512,
+        max_completion: 256,
+        self_test: Some(SelfTest { digest: Hex32([7; 32]), passed: true }),
+    };
+    let device = Device { kind: "cpu".into(), name: "played".into(), memory_bytes: 1 << 30 };
+    let (wallet, credit) = (None, 1 << 40);
+    WorkerFacts {
+        models: vec![model],
+        device,
+        hours: [0, 24],
+        wallet,
+        credit,
+        running: 0,
+        waiting: 0,
+        slots: 32,
+    }
+}
 
 /// A worker that answers by what the body says.
 #[derive(Clone)]
@@ -150,6 +174,7 @@ impl Real {
         registry.set_prices([(MODEL_ROOT, PRICE)].into());
         let models = vec![Model { name: MODEL.into(), root: MODEL_ROOT }];
         let place = registry.join(Newcomer { name: [1; 32], models, wallet: Some(WORKER) }, Worker).unwrap();
+        place.heard(&facts());
         let front = Arc::new(Front::new(registry, Some(money.clone())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listed = Listed { commission: 500, endpoint: listener.local_addr().unwrap().to_string() };
