@@ -5,6 +5,7 @@ mod evidence;
 mod firmware;
 mod gpu;
 mod ledger;
+mod market;
 mod payment;
 mod release;
 mod wire;
@@ -46,6 +47,9 @@ pub const TARGETS: &[Target] = &[
     release::ANCHOR,
     payment::VOUCHER,
     payment::LOG,
+    market::FIELD,
+    market::BODY,
+    market::STREAM,
     wire::EVIDENCE,
     wire::RUNTIME,
     wire::CHANNEL,
