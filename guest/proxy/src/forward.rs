@@ -90,6 +90,8 @@ pub struct Front<U: Way> {
     /// Counts.
     pub metrics: Arc<Metrics>,
     shares: Mutex<Shares<Who>>,
+    /// Looks whether clients read.
+    watch: Arc<reader::Watch>,
     /// Numbers of jobs, and what makes them look like none.
     jobs: (AtomicU64, RandomState),
 }
@@ -103,6 +105,7 @@ impl<U: Way> Front<U> {
             money,
             metrics: Arc::default(),
             shares,
+            watch: Arc::default(),
             jobs: (AtomicU64::new(0), RandomState::new()),
         }
     }

@@ -7,7 +7,7 @@
 //! ```
 //! What is ready is passed on in one piece: a stream forwarded frame by frame costs a write and a TLS record each.
 
-use super::reader::{Cut, Reader};
+use super::reader::{Cut, Watch};
 use super::{Asked, Front, Proof, Seat, Upstream};
 use crate::books::{Delivery, Hold, NotBooked};
 use crate::metrics::{Ended, Metrics, Worked};
@@ -51,6 +51,7 @@ pub struct Account {
     /// Of the worker that answers.
     pub proof: Proof,
     metrics: Arc<Metrics>,
+    watch: Arc<Watch>,
     seat: Option<Seat>,
 }
 
@@ -71,6 +72,7 @@ impl Account {
             model_root,
             proof: Proof::default(),
             metrics: front.metrics.clone(),
+            watch: front.watch.clone(),
             seat: Some(seat),
         }
     }
@@ -213,6 +215,7 @@ pub fn pass<U: Upstream>(begun: Box<Begun>, job: Job<U>, account: Account) -> Re
     let most = u64::from(account.most.map_or(u32::MAX, |most| most.completion));
     let longest = if begun.stream { LONGEST.saturating_add(most.saturating_mul(TOKEN)) } else { LONGEST };
     let (status, kind) = (begun.status, begun.kind.clone());
+    let watch = account.watch.clone();
     let passing = Passing {
         begun: *begun,
         passed: false,
@@ -226,7 +229,7 @@ pub fn pass<U: Upstream>(begun: Box<Begun>, job: Job<U>, account: Account) -> Re
         state: State::Flow,
         silence: Box::pin(sleep(SILENT)),
     };
-    let mut response = Response::new(Body::new(Reader::of(passing)));
+    let mut response = Response::new(Body::new(watch.over(passing)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
