@@ -2,7 +2,7 @@
 
 use super::body::{self, Aborted, Body};
 use super::guard::Guard;
-use super::wire::{Activity, Lease, Wire};
+use super::wire::{Activity, Gathering, Lease, Wire};
 use super::{ATTEST, End, Ended, Established, RENEW, RESERVED, REST, Reason, Settings};
 use crate::Peer;
 use h2::client::{Builder, Connection, SendRequest};
@@ -163,14 +163,14 @@ impl Line {
     {
         // Counted before the phase is read: the driver sets the phase before it looks at the count.
         let held = self.activity.hold();
-        self.activity.news.notify_one();
         let mut sender = self.sender().await?.ready().await?;
         let (mut head, body) = request.into_parts();
         head.uri = target(head.uri)?;
         let ends = body.is_end_stream();
-        let (response, to) = sender.send_request(Request::from_parts(head, ()), ends)?;
+        let (response, mut to) = sender.send_request(Request::from_parts(head, ()), ends)?;
         drop(sender);
-        let sending = (!ends).then(|| Aborted(tokio::spawn(body::send(body, to, self.activity.hold()))));
+        let rest = if ends { None } else { body::send_small(body, &mut to) };
+        let sending = rest.map(|rest| Aborted(tokio::spawn(body::send(rest, to, self.activity.hold()))));
         Ok(response.await?.map(|stream| Body::new(stream, sending, held)))
     }
 
@@ -207,7 +207,7 @@ impl Line {
                 },
             }
             // In a box, so that a session at rest has no room for what only one that is awake needs.
-            if let Some(ended) = Box::pin(self.awake(lease, over.as_mut())).await {
+            if let Some(ended) = Box::pin(self.awake(&wire, lease, over.as_mut())).await {
                 break ended;
             }
         };
@@ -219,6 +219,7 @@ impl Line {
     /// One HTTP/2 connection; `None` once it rests, else why the session ends and how many streams are open still.
     async fn awake<S>(
         &self,
+        wire: &Wire<S>,
         lease: Lease<S>,
         mut over: Pin<&mut impl Future<Output = Reason>>,
     ) -> Option<(Reason, usize)>
@@ -233,7 +234,7 @@ impl Line {
             Ok(woken) => woken,
             Err(error) => return Some((Reason::Broken(error.into()), self.activity.streams())),
         };
-        let mut awake = Box::pin(awake);
+        let mut awake = wire.gathering(Box::pin(awake));
         let turn = tokio::select! {
             turn = self.turn(&mut awake, sender) => turn,
             reason = over.as_mut() => Turn::Ended(reason),
@@ -267,7 +268,7 @@ impl Line {
             }
             tokio::select! {
                 biased;
-                closed = awake.as_mut() => return Turn::Ended(closing(closed)),
+                closed = &mut *awake => return Turn::Ended(closing(closed)),
                 () = self.activity.news.notified() => continue,
                 () = sleep(self.guard.settings.rest), if idle => {}
             }
@@ -289,7 +290,7 @@ impl Line {
     {
         let agreed = tokio::select! {
             biased;
-            closed = awake.as_mut() => return Some(Turn::Ended(closing(closed))),
+            closed = &mut *awake => return Some(Turn::Ended(closing(closed))),
             agreed = timeout(SHORTLY, agree(sender)) => agreed,
         };
         match agreed {
@@ -299,7 +300,7 @@ impl Line {
             Err(late) => return Some(Turn::Ended(Reason::Broken(late.into()))),
         }
         // What HTTP/2 may still have to write after the answer came.
-        let polled = std::future::poll_fn(|cx| Poll::Ready(awake.as_mut().poll(cx))).await;
+        let polled = std::future::poll_fn(|cx| Poll::Ready(awake.poll_now(cx))).await;
         match polled {
             Poll::Ready(closed) => Some(Turn::Ended(closing(closed))),
             Poll::Pending if self.activity.is_flushed() => Some(Turn::Rests),
@@ -316,12 +317,12 @@ impl Line {
         let finished = async {
             while self.activity.streams() != 0 {
                 tokio::select! {
-                    _ = awake.as_mut() => return false,
+                    _ = &mut awake => return false,
                     () = self.activity.news.notified() => {}
                 }
             }
             // Nobody can send any more: it says goodbye and closes.
-            let _ = timeout(SHORTLY, awake.as_mut()).await;
+            let _ = timeout(SHORTLY, &mut awake).await;
             true
         };
         timeout(grace, finished).await.unwrap_or(false)
@@ -354,7 +355,7 @@ impl Line {
     }
 }
 
-type Awake<S> = Pin<Box<Connection<Lease<S>, Bytes>>>;
+type Awake<S> = Gathering<Connection<Lease<S>, Bytes>, S>;
 
 /// How one HTTP/2 connection of a session came to its end.
 enum Turn {

@@ -2,7 +2,7 @@
 
 use super::guard::Guard;
 use super::reserved::{Fronted, Shared};
-use super::wire::{Lease, Wire};
+use super::wire::{Gathering, Lease, Wire};
 use super::{End, Ended, Established, Reason, Settings, is_gone};
 use hyper::Request;
 use hyper::body::{Body, Bytes, Incoming};
@@ -17,7 +17,7 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-type Awake<S, Svc> = Pin<Box<Connection<TokioIo<Lease<S>>, Fronted<Svc>, TokioExecutor>>>;
+type Awake<S, Svc> = Gathering<Connection<TokioIo<Lease<S>>, Fronted<Svc>, TokioExecutor>, S>;
 
 /// How one HTTP/2 connection of a session came to its end.
 enum Turn {
@@ -79,7 +79,7 @@ where
             },
         }
         // In a box, so that a session at rest has no room for what only one that is awake needs.
-        if let Some(ended) = Box::pin(awake(lease, shared, service.clone(), over.as_mut())).await {
+        if let Some(ended) = Box::pin(awake(wire, lease, shared, service.clone(), over.as_mut())).await {
             return ended;
         }
     }
@@ -87,6 +87,7 @@ where
 
 /// One HTTP/2 connection; `None` once it rests, else why the session ends and how many streams are open still.
 async fn awake<S, Svc, B>(
+    wire: &Wire<S>,
     lease: Lease<S>,
     shared: &Arc<Shared>,
     service: Svc,
@@ -103,7 +104,8 @@ where
     let settings = &shared.guard.settings;
     shared.activity.resting.store(false, Ordering::SeqCst);
     let fronted = Fronted { service, shared: shared.clone() };
-    let mut awake = Box::pin(builder(settings).serve_connection(TokioIo::new(lease), fronted));
+    let serving = Box::pin(builder(settings).serve_connection(TokioIo::new(lease), fronted));
+    let mut awake = wire.gathering(serving);
     let reason = tokio::select! {
         turn = turn(&mut awake, shared) => match turn {
             Turn::Rests => return None,
@@ -111,8 +113,8 @@ where
         },
         reason = over.as_mut() => reason,
     };
-    awake.as_mut().graceful_shutdown();
-    let finished = tokio::time::timeout(reason.grace(settings), awake.as_mut()).await;
+    awake.connection.as_mut().graceful_shutdown();
+    let finished = tokio::time::timeout(reason.grace(settings), &mut awake).await;
     Some((reason, if finished.is_ok() { 0 } else { shared.activity.streams() }))
 }
 
@@ -141,14 +143,14 @@ where
     loop {
         tokio::select! {
             biased;
-            closed = awake.as_mut() => return Turn::Ended(closing(closed, activity.streams())),
+            closed = &mut *awake => return Turn::Ended(closing(closed, activity.streams())),
             () = activity.news.notified() => {}
         }
         if !activity.resting.load(Ordering::SeqCst) || activity.streams() != 0 {
             continue;
         }
         // The answer that agreed is queued by now; one more poll writes it, as far as the peer takes it.
-        let polled = std::future::poll_fn(|cx| Poll::Ready(awake.as_mut().poll(cx))).await;
+        let polled = std::future::poll_fn(|cx| Poll::Ready(awake.poll_now(cx))).await;
         match polled {
             Poll::Ready(closed) => return Turn::Ended(closing(closed, activity.streams())),
             Poll::Pending if activity.is_quiet() => return Turn::Rests,
