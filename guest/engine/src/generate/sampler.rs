@@ -144,13 +144,14 @@ fn mix(mut z: u64) -> u64 {
 
 /// The first of the greatest.
 pub(crate) fn greatest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = id;
-        }
+    let (chunks, rest) = logits.as_chunks::<16>();
+    // Which one it is, is looked for once: a vocabulary is long.
+    let mut most = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        most.iter_mut().zip(chunk).for_each(|(most, x)| *most = if *x > *most { *x } else { *most });
     }
-    best as u32
+    let most = most.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    logits.iter().position(|logit| *logit == most).unwrap_or(0) as u32
 }
 
 /// Log-probabilities of a chosen token and of the likeliest ones.

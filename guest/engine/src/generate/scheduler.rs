@@ -174,7 +174,8 @@ impl Scheduler {
             let sequence = &mut self.running[*index];
             let wanted = sequence.is_last(*len);
             let row = match row {
-                Ok(row) if row.iter().all(|logit| logit.is_finite()) => row,
+                // Without an early exit: a vocabulary is long, and all of it is looked at as a rule.
+                Ok(row) if row.iter().fold(true, |all, logit| all & logit.is_finite()) => row,
                 Ok(_) => {
                     failed.push((sequence.id, EngineError::Logits));
                     continue;
