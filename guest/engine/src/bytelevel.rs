@@ -6,23 +6,18 @@
 //! ```
 //! The file can describe any pipeline. This reader takes the one above and refuses all others by name. The pattern that
 //! splits words must be one of a closed list, and is matched here in linear time: a pattern of a stranger's making could
-//! take for ever, and the library's way of matching these three gives up on long runs of white space. Merges are checked
-//! before the library sees them, because it panics on some malformed ones. Words are not cached between texts: how long a
-//! text takes must not tell what was in another client's.
+//! take for ever, and the library's way of matching these three gives up on long runs of white space. Words are not cached
+//! between texts: how long a text takes must not tell what was in another client's. Tokens and merges are in `bpe.rs`.
 //!
-//! Source: the `tokenizers` library's serialisation, version 1.0; GPT-2's `encoder.py` for bytes as letters.
+//! Source: the `tokenizers` library's serialisation, version 1.0.
 
+use crate::bpe::{Bpe, MAX_TOKEN_BYTES, Merge, Merging, Vocabulary};
 use crate::wordpiece::{OtherPart, Refusal};
 use regex::Regex;
 use serde::Deserialize;
 use std::collections::HashMap;
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::{Model, NormalizedString};
+use tokenizers::NormalizedString;
 
-/// Longest token in bytes; real vocabularies have some of 128 and more (white space).
-const MAX_TOKEN_BYTES: usize = 1024;
-/// Most tokens.
-const MAX_TOKENS: usize = 1 << 22;
 /// Most added tokens: they become one pattern.
 const MAX_ADDED: usize = 1 << 14;
 
@@ -52,7 +47,7 @@ enum Words {
 
 /// The tokenizer, ready for use.
 pub(crate) struct ByteLevel {
-    bpe: BPE,
+    bpe: Bpe,
     compose: bool,
     words: Words,
     pattern: Regex,
@@ -62,26 +57,26 @@ pub(crate) struct ByteLevel {
     added: HashMap<String, u32>,
     first: Vec<u32>,
     last: Vec<u32>,
-    letters: [char; 256],
-    /// Bytes of each id; empty where there is no such token.
-    bytes: Vec<Box<[u8]>>,
-    special: Vec<bool>,
 }
 
 impl ByteLevel {
     /// Reads the bytes of a `tokenizer.json`.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let kinds: Kinds = serde_json::from_slice(bytes)?;
-        kinds.check().map_err(Refusal::Other)?;
-        let file: File = serde_json::from_slice(bytes)?;
+        let file = match serde_json::from_slice::<File<'_>>(bytes) {
+            Ok(file) if file.is_supported() => file,
+            // Another pipeline is told by the names of its parts, even where they have other fields.
+            other => {
+                let kinds: Kinds = serde_json::from_slice(bytes)?;
+                kinds.check().map_err(Refusal::Other)?;
+                other?
+            }
+        };
         let words = words(file.pre_tokenizer.as_ref())?;
         let (first, last) = frame(file.post_processor)?;
-        let letters = letters();
         let added = added(&file.added_tokens)?;
-        let mut table = Table { bytes: Vec::new(), special: Vec::new() };
-        let bpe = file.model.build(&letters, &mut table)?;
+        let mut bpe = file.model.build().map_err(Refusal::Fault)?;
         for token in &file.added_tokens {
-            table.put(token.id, token.content.as_bytes(), token.special, true)?;
+            bpe.tokens.add(token.id, &token.content, token.special).map_err(Refusal::Fault)?;
         }
         let of_kind = |normalized: bool| {
             let wanted = file.added_tokens.iter().filter(|token| token.normalized == normalized);
@@ -91,25 +86,11 @@ impl ByteLevel {
         let plain = PATTERNS.iter().find(|(name, _, _)| *name == words).map_or("", |(_, _, plain)| plain);
         let pattern = Regex::new(plain).map_err(|e| Refusal::Fault(e.to_string()))?;
         let compose = file.normalizer.is_some();
-        let Table { bytes, special } = table;
-        Ok(ByteLevel {
-            bpe,
-            compose,
-            words,
-            pattern,
-            raw,
-            composed,
-            added,
-            first,
-            last,
-            letters,
-            bytes,
-            special,
-        })
+        Ok(ByteLevel { bpe, compose, words, pattern, raw, composed, added, first, last })
     }
 
     /// Token ids of a text; `framed` adds the tokens that the file puts around a text. Added tokens in it are found.
-    pub fn encode(&self, text: &str, framed: bool) -> Result<Vec<u32>, String> {
+    pub fn encode(&self, text: &str, framed: bool) -> Vec<u32> {
         let mut ids = if framed { self.first.clone() } else { vec![] };
         self.split_off(self.raw.as_ref(), text, &mut ids, |plain, ids| {
             if self.compose && !plain.is_ascii() {
@@ -117,12 +98,12 @@ impl ByteLevel {
                 normalized.nfc();
                 return self.encode_composed(normalized.get(), ids);
             }
-            self.encode_composed(plain, ids)
-        })?;
+            self.encode_composed(plain, ids);
+        });
         if framed {
             ids.extend(&self.last);
         }
-        Ok(ids)
+        ids
     }
 
     /// The token of a special or added text, such as `<|im_end|>`.
@@ -132,29 +113,26 @@ impl ByteLevel {
 
     /// The token of a text that is one token, added or not.
     pub fn token_id(&self, content: &str) -> Option<u32> {
-        self.added_id(content).or_else(|| {
-            let spelled: String = content.bytes().map(|byte| self.letters[byte as usize]).collect();
-            self.bpe.token_to_id(&spelled)
-        })
+        self.added_id(content).or_else(|| self.bpe.tokens.id(content.as_bytes()))
     }
 
     /// Bytes of a token; none for an id that is no token.
     pub fn bytes(&self, id: u32) -> &[u8] {
-        self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+        self.bpe.tokens.bytes(id)
     }
 
     /// Whether a token is one that never shows in a text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.special.get(id as usize).copied().unwrap_or(false)
+        self.bpe.tokens.is_special(id)
     }
 
     /// One more than the largest id.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bpe.tokens.size()
     }
 
-    fn encode_composed(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        self.split_off(self.composed.as_ref(), text, ids, |plain, ids| self.encode_words(plain, ids))
+    fn encode_composed(&self, text: &str, ids: &mut Vec<u32>) {
+        self.split_off(self.composed.as_ref(), text, ids, |plain, ids| self.encode_words(plain, ids));
     }
 
     /// Finds added tokens and hands on what lies between them.
@@ -163,28 +141,24 @@ impl ByteLevel {
         tokens: Option<&Regex>,
         text: &str,
         ids: &mut Vec<u32>,
-        rest: impl Fn(&str, &mut Vec<u32>) -> Result<(), String>,
-    ) -> Result<(), String> {
+        rest: impl Fn(&str, &mut Vec<u32>),
+    ) {
         let mut start = 0;
         for found in tokens.into_iter().flat_map(|tokens| tokens.find_iter(text)) {
-            rest(&text[start..found.start()], ids)?;
+            rest(&text[start..found.start()], ids);
             ids.extend(self.added_id(found.as_str()));
             start = found.end();
         }
-        rest(&text[start..], ids)
+        rest(&text[start..], ids);
     }
 
-    fn encode_words(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let mut spelled = String::new();
+    fn encode_words(&self, text: &str, ids: &mut Vec<u32>) {
+        let mut merging = Merging::default();
         let mut start = 0;
         while let Some(end) = self.word_end(text, start) {
-            spelled.clear();
-            spelled.extend(text[start..end].bytes().map(|byte| self.letters[byte as usize]));
-            let tokens = self.bpe.tokenize(&spelled).map_err(|e| e.to_string())?;
-            ids.extend(tokens.iter().map(|token| token.id));
+            self.bpe.encode(&text.as_bytes()[start..end], ids, &mut merging);
             start = end;
         }
-        Ok(())
     }
 
     /// End of the word that starts at `start`. The patterns cover every character, so words follow without a gap.
@@ -198,18 +172,6 @@ impl ByteLevel {
         let kept = end - last.len_utf8();
         Some(if shared && kept > start { kept } else { end })
     }
-}
-
-/// GPT-2's letters for bytes: printable ones stand for themselves, the others for letters from U+0100 on.
-fn letters() -> [char; 256] {
-    let mut next = 0x100;
-    std::array::from_fn(|byte| match byte as u8 {
-        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte as u8),
-        _ => {
-            next += 1;
-            char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
-        }
-    })
 }
 
 /// A pattern for any of these texts that prefers the longest.
@@ -237,36 +199,6 @@ fn added(tokens: &[AddedToken]) -> Result<HashMap<String, u32>, Refusal> {
         }
     }
     Ok(tokens.iter().map(|token| (token.content.clone(), token.id)).collect())
-}
-
-/// Bytes of all ids while they are read.
-struct Table {
-    bytes: Vec<Box<[u8]>>,
-    special: Vec<bool>,
-}
-
-impl Table {
-    /// Enters a token; an added token may repeat one of the vocabulary.
-    fn put(&mut self, id: u32, bytes: &[u8], special: bool, again: bool) -> Result<(), Refusal> {
-        let index = id as usize;
-        if index >= MAX_TOKENS || bytes.is_empty() || bytes.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::Fault(format!(
-                "token id {id} has {} bytes, expected ids below {MAX_TOKENS} of 1 to {MAX_TOKEN_BYTES} bytes",
-                bytes.len()
-            )));
-        }
-        if index >= self.bytes.len() {
-            self.bytes.resize_with(index + 1, Box::default);
-            self.special.resize(index + 1, false);
-        }
-        let there = &mut self.bytes[index];
-        if !there.is_empty() && !(again && **there == *bytes) {
-            return Err(Refusal::Fault(format!("token id {id} stands for two texts")));
-        }
-        *there = bytes.into();
-        self.special[index] |= special;
-        Ok(())
-    }
 }
 
 /// The `type` of each part, so that another pipeline is refused by its name.
@@ -310,13 +242,29 @@ impl Kinds {
 
 /// The parts that are read.
 #[derive(Deserialize)]
-struct File {
+struct File<'a> {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     normalizer: Option<Kind>,
     pre_tokenizer: Option<PreTokenizer>,
     post_processor: Option<PostProcessor>,
-    model: Bpe,
+    decoder: Option<Kind>,
+    #[serde(borrow)]
+    model: Model<'a>,
+}
+
+impl File<'_> {
+    /// As [`Kinds::check`], of what is read already.
+    fn is_supported(&self) -> bool {
+        let named = |kind: &Option<Kind>, name: &str| kind.as_ref().is_some_and(|kind| kind.name == name);
+        let before = matches!(
+            self.pre_tokenizer,
+            Some(PreTokenizer::ByteLevel { .. } | PreTokenizer::Sequence { .. })
+        );
+        let behind = !matches!(self.post_processor, Some(PostProcessor::Other));
+        let normal = self.normalizer.is_none() || named(&self.normalizer, "NFC");
+        self.model.kind == "BPE" && before && behind && normal && named(&self.decoder, "ByteLevel")
+    }
 }
 
 #[derive(Deserialize)]
@@ -465,7 +413,9 @@ fn template(single: &[Piece], special: &HashMap<String, SpecialToken>) -> Result
 }
 
 #[derive(Deserialize)]
-struct Bpe {
+struct Model<'a> {
+    #[serde(rename = "type")]
+    kind: String,
     dropout: Option<f32>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
@@ -473,19 +423,13 @@ struct Bpe {
     byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: HashMap<String, u32>,
-    merges: Vec<Merge>,
+    vocab: Vocabulary,
+    #[serde(borrow)]
+    merges: Vec<Merge<'a>>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Pair(String, String),
-    Line(String),
-}
-
-impl Bpe {
-    fn build(self, letters: &[char; 256], table: &mut Table) -> Result<BPE, Refusal> {
+impl Model<'_> {
+    fn build(self) -> Result<Bpe, String> {
         let affix = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         if self.dropout.is_some_and(|p| p != 0.0)
             || affix(&self.continuing_subword_prefix)
@@ -493,38 +437,8 @@ impl Bpe {
             || self.byte_fallback
         {
             let what = "its model asks for dropout, a prefix or suffix of words, or byte_fallback, expected none of them";
-            return Err(Refusal::Fault(what.into()));
+            return Err(what.into());
         }
-        if let Some(byte) =
-            letters.iter().position(|letter| !self.vocab.contains_key(letter.encode_utf8(&mut [0; 4])))
-        {
-            return Err(Refusal::Fault(format!("its vocabulary has no token for the byte {byte:#04x}")));
-        }
-        let back: HashMap<char, u8> = (0..=255).map(|byte| (letters[byte as usize], byte)).collect();
-        for (token, id) in &self.vocab {
-            // As the library's decoder does: a token with any other letter stands for its own text.
-            let bytes: Option<Vec<u8>> = token.chars().map(|letter| back.get(&letter).copied()).collect();
-            table.put(*id, &bytes.unwrap_or_else(|| token.as_bytes().to_vec()), false, false)?;
-        }
-        let merges = self.merges.into_iter().map(Merge::pair).collect::<Option<Vec<_>>>();
-        let merges = merges.ok_or_else(|| Refusal::Fault("a merge is not two tokens".into()))?;
-        for (a, b) in &merges {
-            if ![a, b, &format!("{a}{b}")].into_iter().all(|token| self.vocab.contains_key(token)) {
-                let (a, b) = (crate::error::shorten(a), crate::error::shorten(b));
-                return Err(Refusal::Fault(format!("merge `{a} {b}` is not of tokens to a token")));
-            }
-        }
-        let builder = BPE::builder().vocab_and_merges(self.vocab.into_iter().collect::<Vocab>(), merges);
-        let built = builder.cache_capacity(0).ignore_merges(self.ignore_merges).build();
-        built.map_err(|e| Refusal::Fault(e.to_string()))
-    }
-}
-
-impl Merge {
-    fn pair(self) -> Option<(String, String)> {
-        match self {
-            Merge::Pair(a, b) => Some((a, b)),
-            Merge::Line(line) => line.split_once(' ').map(|(a, b)| (a.into(), b.into())),
-        }
+        Bpe::new(self.vocab, &self.merges, self.ignore_merges)
     }
 }

@@ -4,7 +4,7 @@
 //! folder on the verified model disk
 //!   config.json ........ which family, which shapes       families/
 //!   modules.json ....... pooling and normalisation        recipe.rs, pooling.rs
-//!   tokenizer.json ..... text -> token ids                wordpiece.rs, tokens.rs
+//!   tokenizer.json ..... text -> token ids                wordpiece.rs, bytelevel.rs, bpe.rs
 //!   model.safetensors .. weights                          weights.rs
 //!
 //! texts -> tokens -> packed passes -> hidden states -> pooled -> vectors      embedder.rs
@@ -23,6 +23,7 @@
 //!
 //! Deliberately absent: training, downloads.
 
+mod bpe;
 mod bytelevel;
 mod decoder;
 mod device;

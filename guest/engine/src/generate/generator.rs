@@ -217,7 +217,7 @@ impl Generator {
             let found = format!("{} bytes", text.len());
             return Err(bad("prompt", found, format!("at most {MAX_PROMPT_BYTES} bytes")));
         }
-        self.tokenizer.encode(text, framed).map_err(|reason| bad("prompt", shorten(&reason), "a text".into()))
+        Ok(self.tokenizer.encode(text, framed))
     }
 
     /// The text of tokens, without special ones.
