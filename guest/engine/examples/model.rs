@@ -1,5 +1,6 @@
 //! Looks at model folders: `model inspect DIR` prints what a folder holds or why it is refused, `model answers DIR DEVICE PRECISION`
-//! writes the known answers of a decoder beside it, as its file's row for that device and precision, `model chat DIR TEXT` answers one message.
+//! writes the known answers of a decoder beside it, as its file's row for that device and precision, `model quantise DIR OUT` writes a
+//! decoder's weights in bytes to a new folder, with known answers, `model chat DIR TEXT` answers one message.
 //!
 //! For work on models; it is in no image.
 
@@ -18,9 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["inspect", dir] => inspect(Path::new(dir)),
         ["answers", dir] => answers(Path::new(dir), Options::default()),
         ["answers", dir, device, precision] => answers(Path::new(dir), options(device, precision)?),
+        ["quantise", dir, out] => quantise(Path::new(dir), Path::new(out)),
         ["chat", dir, text] => chat(Path::new(dir), text),
         _ => {
-            Err("usage: model inspect DIR | model answers DIR [DEVICE PRECISION] | model chat DIR TEXT"
+            Err("usage: model inspect DIR | model answers DIR [DEVICE PRECISION] | model quantise DIR OUT | model chat DIR TEXT"
                 .into())
         }
     }
@@ -59,6 +61,21 @@ fn answers(dir: &Path, options: Options) -> Result<(), Box<dyn Error>> {
     std::fs::write(&path, serde_json::to_string(&answers)? + "\n")?;
     println!("{}: {} row(s)", path.display(), 1 + answers.more.len());
     Ok(())
+}
+
+/// Says how far it is at most twenty times: this may be read in a log.
+fn quantise(dir: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut next = 0;
+    engine::quantise(dir, out, &mut |progress| {
+        let percent = progress.written * 100 / progress.total.max(1);
+        if percent >= next {
+            let megabytes = progress.total / 1_000_000;
+            eprintln!("  {percent:3} % of {megabytes} MB, next {}", progress.tensor);
+            next = percent / 5 * 5 + 5;
+        }
+    })?;
+    eprintln!("  computing its known answers");
+    answers(out, Options::default())
 }
 
 fn chat(dir: &Path, text: &str) -> Result<(), Box<dyn Error>> {

@@ -17,6 +17,15 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    /// A file can't be written.
+    #[error("{path}: cannot be written: {source}; choose a new folder on a disk with room", path = path.display())]
+    Write {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The operating system's words.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file is larger than its kind can sensibly be.
     #[error("{path}: {found} bytes, at most {max} are read; is this the right file?", path = path.display())]
     TooLarge {
@@ -211,6 +220,7 @@ impl EngineError {
             | EngineError::Context { .. }
             | EngineError::Memory { .. } => true,
             EngineError::Read { .. }
+            | EngineError::Write { .. }
             | EngineError::TooLarge { .. }
             | EngineError::Json { .. }
             | EngineError::Value { .. }

@@ -13,6 +13,8 @@
 //! [`inspect`] opens it as strictly as can be, so that a model is refused when its disk is packed and not when it
 //! runs. Texts of one call are laid end to end, never padded, so no text can see another or its padding.
 //!
+//! [`quantise`] makes folders whose weights lie as they are multiplied by (int8.rs, quantise.rs); no guest calls it.
+//!
 //! Weights are read straight from the file, each into the one buffer that the backend then owns. The word table is
 //! not read at all: its rows are fetched as tokens ask for them, because reading (and hashing, under dm-verity) half
 //! of the file at start-up would delay the first answer for words that nobody may use.
@@ -32,6 +34,7 @@ mod error;
 mod families;
 mod files;
 mod generate;
+mod int8;
 mod json;
 #[allow(
     unsafe_code,
@@ -39,6 +42,7 @@ mod json;
 )]
 mod kernels;
 mod pooling;
+mod quantise;
 mod recipe;
 mod shards;
 mod tokens;
@@ -56,3 +60,4 @@ pub use json::Json;
 #[cfg(feature = "cubes")]
 pub use kernels::gpu::Speed;
 pub use pooling::Pooling;
+pub use quantise::{Progress, quantise};

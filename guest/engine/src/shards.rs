@@ -10,6 +10,7 @@
 
 use crate::error::{EngineError, shorten};
 use crate::files::Config;
+use crate::int8::INT8;
 use crate::kernels::{Kind, Mapped};
 use crate::weights::{FLOATS, Table, Weights};
 use safetensors::Dtype;
@@ -18,6 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+/// The weights in one file, or the index of several.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// See [`WEIGHTS`].
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Most files of one model.
 const MAX_FILES: usize = 1024;
 
@@ -37,9 +42,9 @@ pub(crate) struct Shards {
 impl Shards {
     /// Opens all weights of a folder.
     pub fn open(dir: &Path) -> Result<Self, EngineError> {
-        let index = dir.join("model.safetensors.index.json");
+        let index = dir.join(INDEX);
         if !index.exists() {
-            return Self::of(vec![Weights::open(&dir.join("model.safetensors"), FLOATS)?]);
+            return Self::of(vec![Weights::open(&dir.join(WEIGHTS), FLOATS)?]);
         }
         let index: Config<Index> = Config::read(index, "it says which file holds which tensor")?;
         let names: BTreeSet<&String> = index.value.weight_map.values().collect();
@@ -78,19 +83,22 @@ impl Shards {
         Ok(Shards { files: files.into_iter().map(Arc::new).collect(), places, types })
     }
 
-    /// Number of elements of all tensors.
-    pub fn parameters(&self) -> u64 {
-        self.files.iter().map(|file| file.parameters()).sum()
-    }
-
     /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes()).sum()
     }
 
-    /// The types of the tensors, such as `bf16`.
+    /// The types of the tensors, such as `bf16`; `int8` where some are blocks of bytes (`int8.rs`).
     pub fn precision(&self) -> String {
+        if self.has_blocks() {
+            return INT8.into();
+        }
         self.types.iter().cloned().collect::<Vec<_>>().join("+")
+    }
+
+    /// Whether some tensors are blocks of bytes.
+    pub fn has_blocks(&self) -> bool {
+        self.types.contains("u8")
     }
 
     /// The type of a tensor, such as `bf16`.
@@ -103,6 +111,11 @@ impl Shards {
     /// Fails on the first tensor (by file and name) that `known` does not know.
     pub fn refuse_strangers(&self, known: impl Fn(&str) -> bool) -> Result<(), EngineError> {
         self.files.iter().try_for_each(|file| file.refuse_strangers(&known))
+    }
+
+    /// The type of a tensor of exactly this shape.
+    pub fn dtype(&self, name: &str, shape: &[usize]) -> Result<Dtype, EngineError> {
+        self.file(name).dtype(name, shape)
     }
 
     /// Fails unless there is a tensor of exactly this shape.
@@ -118,6 +131,11 @@ impl Shards {
     /// A tensor of exactly this shape as it lies in the file, all of it looked at.
     pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<(Kind, Mapped), EngineError> {
         self.file(name).mapped(name, shape)
+    }
+
+    /// The blocks of bytes of a matrix as they lie in the file, their scales looked at.
+    pub fn blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Mapped, EngineError> {
+        self.file(name).blocks(name, rows, cols)
     }
 
     /// Rows of a tensor, read on demand.

@@ -7,14 +7,15 @@
 //! bounded by the file's own size. Every value that is read is checked to be finite. Half precision of both kinds is
 //! widened while it is read.
 //!
-//! Weights that are multiplied by may be mapped instead. They are read once all the same: what can't be read, and what is
-//! not finite, is an error with words when a model is loaded, and not a signal when it is used (`kernels/map.rs`).
+//! Weights that are multiplied by may be mapped instead. All of them are looked at once, where they lie: the system is told to
+//! bring the pages of a part, which fails with words where touching them would be a signal (`kernels/map.rs`), and then
+//! their elements are looked at. The part behind it is asked for meanwhile.
 //!
 //! Format: safetensors 0.x, <https://github.com/huggingface/safetensors>, "Format".
 
 use crate::error::{EngineError, shorten};
 use crate::files;
-use crate::kernels::{Kind, Mapped};
+use crate::kernels::{Brought, Kind, Mapped, Mapping, Matrix, is_finite};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -27,6 +28,8 @@ use std::sync::Arc;
 const MAX_HEADER: u64 = 16 * 1024 * 1024;
 /// Bytes that are read and converted at a time: they stay in the cache.
 const CHUNK: usize = 128 * 1024;
+/// Bytes of a mapped tensor that are brought and looked at together.
+const STEP: usize = 8 * 1024 * 1024;
 const PURPOSE: &str = "the weights";
 
 /// An open weights file whose header was checked.
@@ -36,12 +39,15 @@ pub(crate) struct Weights {
     data_start: u64,
     metadata: Metadata,
     accepted: &'static [Dtype],
+    map: Mapping,
 }
 
 /// Single precision only.
 pub(crate) const SINGLE: &[Dtype] = &[Dtype::F32];
 /// What is read into single precision without loss.
 pub(crate) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+/// Blocks of bytes with scales.
+const BLOCKS: &[Dtype] = &[Dtype::U8];
 
 impl Weights {
     /// Opens the file and checks its header; tensors of the `accepted` types can be read.
@@ -67,7 +73,14 @@ impl Weights {
         if expected != found {
             return Err(header_fault(format!("its tensors cover {expected} bytes, the file holds {found}")));
         }
-        Ok(Weights { path: path.into(), file, data_start: 8 + header_len, metadata, accepted })
+        Ok(Weights {
+            path: path.into(),
+            file,
+            data_start: 8 + header_len,
+            metadata,
+            accepted,
+            map: Mapping::default(),
+        })
     }
 
     /// Where the file lies.
@@ -121,6 +134,11 @@ impl Weights {
         Ok(Table { weights: self.clone(), name: name.into(), place, rows, width })
     }
 
+    /// The type of a tensor of exactly this shape.
+    pub fn dtype(&self, name: &str, shape: &[usize]) -> Result<Dtype, EngineError> {
+        self.locate(name, shape).map(|(place, _)| place.kind)
+    }
+
     /// Fails unless there is a tensor of exactly this shape.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), EngineError> {
         self.locate(name, shape).map(|_| ())
@@ -134,28 +152,88 @@ impl Weights {
             Dtype::BF16 => (Kind::Bf16, 2),
             _ => (Kind::F32, 4),
         };
-        let failed = |source| EngineError::Read { path: self.path.clone(), purpose: PURPOSE, source };
-        let mut buffer = vec![0u8; CHUNK.min(len * size)];
-        for first in (0..len).step_by(CHUNK / size) {
-            let count = (len - first).min(CHUNK / size);
-            let bytes = &mut buffer[..count * size];
-            self.file.read_exact_at(bytes, place.offset + (first * size) as u64).map_err(failed)?;
-            if !is_finite(kind, bytes) {
-                // Read again, one by one, to say which.
-                self.read_at(name, place, first..first + count, &mut Vec::new())?;
+        self.looked_at(place, len * size, STEP, |from, bytes| {
+            if is_finite(kind, bytes) {
+                return Ok(());
             }
+            // Read again, one by one, to say which.
+            self.read_at(name, place, from / size..(from + bytes.len()) / size, &mut Vec::new())
+        })
+        .map(|part| (kind, part))
+    }
+
+    /// The blocks of bytes of a matrix `[rows, cols]`, their scales looked at.
+    pub fn blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Mapped, EngineError> {
+        let shape = Matrix::blocks(rows, cols);
+        let (place, len) = self.locate_as(BLOCKS, name, &shape)?;
+        let whole_blocks = (STEP / shape[1]).max(1) * shape[1];
+        self.looked_at(place, len, whole_blocks, |from, bytes| match Matrix::first_odd_block(bytes, cols) {
+            None => Ok(()),
+            Some(block) => {
+                let found = format!("others in block {}", from / shape[1] + block);
+                Err(self.fault(name, "finite scales".into(), found))
+            }
+        })
+    }
+
+    /// The mapped bytes of a tensor, `step` of them brought at a time and shown to `check` with where they begin.
+    fn looked_at(
+        &self,
+        place: Place,
+        len: usize,
+        step: usize,
+        check: impl Fn(usize, &[u8]) -> Result<(), EngineError>,
+    ) -> Result<Mapped, EngineError> {
+        let (whole, start) = (self.data_start as usize + self.metadata.data_len(), place.offset as usize);
+        let part = self.map.part(&self.file, whole, start, len).map_err(|source| self.unread(source))?;
+        let at = |from: usize| part.part(from, step.min(len - from));
+        for from in (0..len).step_by(step) {
+            let here = at(from);
+            if from + step < len {
+                at(from + step).ask();
+            }
+            let brought = here.bring();
+            if !matches!(brought, Ok(Brought::Yes)) {
+                // Either the system can't say, or reading says better what is wrong.
+                self.read_through(place.offset + from as u64, here.bytes().len())?;
+            }
+            brought.map_err(|source| self.unread(source))?;
+            check(from, here.bytes())?;
         }
-        Ok((kind, Mapped::new(&self.file, place.offset, len * size).map_err(failed)?))
+        Ok(part)
+    }
+
+    /// Reads and throws away.
+    fn read_through(&self, offset: u64, len: usize) -> Result<(), EngineError> {
+        let mut buffer = vec![0u8; CHUNK.min(len)];
+        for first in (0..len).step_by(CHUNK) {
+            let bytes = &mut buffer[..CHUNK.min(len - first)];
+            self.file.read_exact_at(bytes, offset + first as u64).map_err(|source| self.unread(source))?;
+        }
+        Ok(())
+    }
+
+    fn unread(&self, source: std::io::Error) -> EngineError {
+        EngineError::Read { path: self.path.clone(), purpose: PURPOSE, source }
     }
 
     /// Place in the file and number of elements.
     fn locate(&self, name: &str, shape: &[usize]) -> Result<(Place, usize), EngineError> {
-        let kinds = || self.accepted.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");
+        self.locate_as(self.accepted, name, shape)
+    }
+
+    fn locate_as(
+        &self,
+        accepted: &[Dtype],
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(Place, usize), EngineError> {
+        let kinds = || accepted.iter().map(|kind| format!("{kind:?}")).collect::<Vec<_>>().join(" or ");
         let wanted = || format!("{} {shape:?}", kinds());
         let Some(info) = self.metadata.info(name) else {
             return Err(self.fault(name, wanted(), "no such tensor".into()));
         };
-        if !self.accepted.contains(&info.dtype) || info.shape != shape {
+        if !accepted.contains(&info.dtype) || info.shape != shape {
             return Err(self.fault(name, wanted(), describe(info)));
         }
         let offset = self.data_start + info.data_offsets.0 as u64;
@@ -178,7 +256,7 @@ impl Weights {
             let bytes = &mut buffer[..count * size];
             self.file
                 .read_exact_at(bytes, place.offset + (next * size) as u64)
-                .map_err(|source| EngineError::Read { path: self.path.clone(), purpose: PURPOSE, source })?;
+                .map_err(|source| self.unread(source))?;
             let start = out.len();
             match place.kind {
                 Dtype::F16 => {
@@ -211,18 +289,6 @@ impl Weights {
 
     fn fault(&self, tensor: &str, expected: String, found: String) -> EngineError {
         EngineError::Tensor { path: self.path.clone(), tensor: tensor.into(), expected, found }
-    }
-}
-
-/// Whether all elements are: an exponent of ones is infinite or not a number.
-fn is_finite(kind: Kind, bytes: &[u8]) -> bool {
-    let halves = |ones: u16| {
-        bytes.as_chunks().0.iter().fold(true, |all, x| all & (u16::from_le_bytes(*x) & ones != ones))
-    };
-    match kind {
-        Kind::F16 => halves(0x7c00),
-        Kind::Bf16 => halves(0x7f80),
-        _ => bytes.as_chunks().0.iter().fold(true, |all, x| all & f32::from_le_bytes(*x).is_finite()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Serving with small random decoders: neighbours, memory, fairness, cancelling, hostile folders and requests.
 
 mod common;
+#[path = "serving/int8.rs"]
+mod int8;
 #[path = "common/spoil.rs"]
 mod spoil;
 

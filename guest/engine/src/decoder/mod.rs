@@ -25,6 +25,7 @@ mod rope;
 use crate::error::EngineError;
 pub(crate) use crate::kernels::BLOCK;
 use names::OUTER;
+pub(crate) use names::{Role, TensorOf};
 pub(crate) use native::Native;
 pub(crate) use portable::Decoder;
 pub(crate) use rope::{Llama3Scaling, Rope};
@@ -57,6 +58,8 @@ pub(crate) struct Shape {
     pub tied: bool,
     /// Whether queries and keys are normed head by head.
     pub head_norms: bool,
+    /// Whether what is multiplied by lies in the files as blocks of bytes (`int8.rs`).
+    pub blocks: bool,
 }
 
 impl Shape {

@@ -1,7 +1,7 @@
 //! The transformer on a processor's own kernels.
 //!
-//! Weights stay in the file as they are and are mapped, or are rounded to bytes with scales as they are loaded; activations
-//! and keys and values are in single precision. Buffers of a pass belong to the runner and are used again.
+//! Weights stay in the file as they are and are mapped, blocks of bytes among them, or are rounded to such blocks as they are loaded;
+//! activations and keys and values are in single precision. Buffers of a pass belong to the runner and are used again.
 
 use super::{BLOCK, Model, OUTER, Piece, Runner, Shape, names};
 use crate::error::EngineError;
@@ -17,7 +17,8 @@ const MAX_HEAD: usize = 1024;
 pub(crate) struct Native {
     machine: Machine,
     shape: Shape,
-    words: Table,
+    /// Rows of words; none where they are the head and in bytes.
+    words: Option<Table>,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Matrix,
@@ -40,7 +41,10 @@ struct Layer {
 struct Reader<'a> {
     shards: &'a Shards,
     machine: &'a Machine,
+    /// Whether matrices are rounded to bytes.
     int8: bool,
+    /// Whether the files have them so.
+    blocks: bool,
 }
 
 impl Reader<'_> {
@@ -48,10 +52,14 @@ impl Reader<'_> {
     fn matrix(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Matrix, EngineError> {
         let mut matrix = Matrix::new(inputs);
         for (name, outputs) in parts {
+            if self.blocks {
+                matrix.push_blocks(*outputs, self.shards.blocks(name, *outputs, inputs)?);
+                continue;
+            }
             let (kind, mapped) = self.shards.mapped(name, &[*outputs, inputs])?;
             matrix.push_mapped(kind, mapped);
         }
-        Ok(if self.int8 { matrix.to_int8(self.machine) } else { matrix })
+        Ok(if self.int8 && !self.blocks { matrix.to_int8(self.machine) } else { matrix })
     }
 
     fn row(&self, name: &str, width: usize) -> Result<Vec<f32>, EngineError> {
@@ -82,9 +90,11 @@ impl Native {
     /// Reads the weights of a shape; `int8` rounds those of the multiplications.
     pub fn load(shards: &Shards, shape: Shape, machine: Machine, int8: bool) -> Result<Self, EngineError> {
         shards.refuse_strangers(|name| names::is_known(name, &shape))?;
-        let reader = Reader { shards, machine: &machine, int8 };
+        let reader = Reader { shards, machine: &machine, int8, blocks: shape.blocks };
         let (rows, width) = (shape.vocabulary, shape.width);
-        let words = shards.table(OUTER[0], rows, width)?;
+        // The head is there anyhow: with it the table is not needed a second time.
+        let in_head = shape.tied && (int8 || shape.blocks);
+        let words = if in_head { None } else { Some(shards.table(OUTER[0], rows, width)?) };
         // A tied model may carry its head all the same; the word table is what counts.
         let head = reader.matrix(&[(if shape.tied { OUTER[0] } else { OUTER[2] }, rows)], width)?;
         let layers = (0..shape.layers).map(|i| reader.layer(i, &shape)).collect::<Result<_, _>>()?;
@@ -98,7 +108,7 @@ impl Native {
         buffers.fit(pass.tokens, &self.shape);
         buffers.x.clear();
         for id in pass.order.iter().flat_map(|piece| piece.ids) {
-            self.words.append_row(*id as usize, &mut buffers.x)?;
+            self.word(*id as usize, &mut buffers.x)?;
         }
         for (layer, cache) in self.layers.iter().zip(caches) {
             self.layer(layer, &pass, cache, buffers);
@@ -112,6 +122,17 @@ impl Native {
         // Few rows, whatever they are of.
         self.head.multiply(&self.machine, &last, &mut logits, false, 0);
         Ok(logits)
+    }
+
+    /// Appends the row of a word.
+    fn word(&self, id: usize, out: &mut Vec<f32>) -> Result<(), EngineError> {
+        if let Some(words) = &self.words {
+            return words.append_row(id, out);
+        }
+        let start = out.len();
+        out.resize(start + self.shape.width, 0.0);
+        self.head.row(id, &mut out[start..]);
+        Ok(())
     }
 
     fn eps(&self) -> f32 {
@@ -250,7 +271,7 @@ impl Model for Native {
     }
 
     fn scan(&self) -> Result<(), EngineError> {
-        self.words.scan()
+        self.words.as_ref().map_or(Ok(()), Table::scan)
     }
 }
 

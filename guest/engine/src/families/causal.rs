@@ -8,6 +8,7 @@
 use crate::decoder::{Llama3Scaling, Rope, Shape};
 use crate::error::EngineError;
 use crate::files::Config;
+use crate::int8;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
@@ -109,6 +110,7 @@ impl Family {
             rope: self.rope(&config)?,
             tied: value.tie_word_embeddings,
             head_norms: self.head_norms,
+            blocks: value.quantization_config.is_some(),
         })
     }
 
@@ -172,9 +174,5 @@ fn refuse_variants(config: &Config<CausalConfig>) -> Result<(), EngineError> {
     if let Some(kind) = value.layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
         return Err(config.unsupported("layer type", kind, "full_attention"));
     }
-    if let Some(quantised) = &value.quantization_config {
-        let method = quantised.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        return Err(config.unsupported("quantization_config", method, "none"));
-    }
-    Ok(())
+    value.quantization_config.as_ref().map_or(Ok(()), |entry| int8::check(config, entry))
 }

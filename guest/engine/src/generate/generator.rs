@@ -141,7 +141,7 @@ impl Generator {
             architecture: architecture.into(),
             context: shape.context,
             vocabulary: shape.vocabulary,
-            parameters: shards.parameters(),
+            parameters: shape.parameters(),
             precision,
             chat: template.is_some(),
             cached_bytes,

@@ -34,7 +34,8 @@ pub enum Precision {
     Bf16Rounded,
     /// Single precision; on a processor only what is stored so.
     F32,
-    /// Rounded, as they are loaded, to bytes with a scale for 32 of them; norms and word rows stay as they are.
+    /// Bytes with a scale for 32 of them: rounded so as they are loaded, or as the files have them (`quantise`). Norms stay as they
+    /// are, and word rows where they are not the head too.
     Int8,
 }
 
@@ -91,12 +92,20 @@ pub(super) struct Loaded {
 
 /// Reads the weights of a shape onto the device that is asked for.
 pub(super) fn load(shards: &Shards, shape: Shape, options: Options) -> Result<Loaded, EngineError> {
+    if shards.has_blocks() && options.device != Device::Processor {
+        return Err(EngineError::Precision {
+            wanted: options.precision.as_str(),
+            device: "what is not a processor",
+            found: shards.precision(),
+            expected: "the folder that this one was made of; `int8` rounds it there too".into(),
+        });
+    }
     match options.device {
         Device::Processor => on_processor(shards, shape, options),
         Device::Reference => {
             as_stored(options.precision, "burn on a processor", shards, &["as stored"])?;
             let (precision, cached_bytes) = (shards.precision(), shape.cached_elements() * size_of::<f32>());
-            let weight_bytes = shards.parameters() * size_of::<f32>() as u64;
+            let weight_bytes = shape.parameters() * size_of::<f32>() as u64;
             let model = Arc::new(Decoder::<Flex>::load(shards, shape, &Default::default())?);
             Ok(Loaded { model, precision, cached_bytes, weight_bytes })
         }

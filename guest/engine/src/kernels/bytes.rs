@@ -6,7 +6,8 @@
 //! block of 16 outputs:  [groups] of: [16] scales, f16 | [8][16 outputs][4 inputs] bytes, each 128 more than the weight
 //! tile of tokens:       [groups][tokens] of: scale f32 | -128 * sum of the bytes, i32 | 32 signed bytes
 //! ```
-//! A block is one stream, read from one end to the other: with the scales behind all groups memory came half as fast.
+//! A block is one stream, read from one end to the other: with the scales behind all groups memory came half as fast. Blocks
+//! are also what int8 models have in their files (`int8.rs`): a change of this layout is a new version of that format.
 //!
 //! Activations are rounded to bytes too, a scale for the 32 of a group: a processor multiplies 64 pairs of bytes an instruction
 //! where it multiplies 16 pairs of single precision. Sums within a group are exact and groups are added in order, so
@@ -20,9 +21,9 @@ use super::pool::Shares;
 use half::f16;
 
 /// Inputs that share a scale.
-pub(super) const GROUP: usize = 32;
+pub(crate) const GROUP: usize = 32;
 /// Outputs of a block.
-pub(super) const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = 16;
 /// Bytes of a group's scales in a block, and of those with its weights.
 const SCALES: usize = 2 * BLOCK;
 const WHOLE: usize = SCALES + GROUP * BLOCK;
@@ -86,8 +87,14 @@ fn quantised(group: &[f32], bytes: &mut [u8]) -> f16 {
 /// Adding it leaves a number of up to 22 bits rounded to a whole one in the lowest bits.
 const MAGIC: f32 = 12_582_912.0;
 
+/// Whether all scales of a block are finite. Its bytes may be any.
+pub(super) fn has_finite_scales(block: &[u8]) -> bool {
+    // The greatest without its sign: an exponent of ones is infinite or not a number.
+    let scales = block.chunks_exact(WHOLE).flat_map(|group| group[..SCALES].as_chunks().0);
+    scales.fold(0, |most: u16, scale| most.max(u16::from_le_bytes(*scale) & 0x7fff)) < 0x7c00
+}
+
 /// One row of a block in single precision; `row` is less than 16.
-#[cfg(test)]
 pub(super) fn row(block: &[u8], row: usize, out: &mut [f32]) {
     for (group, out) in block.chunks_exact(WHOLE).zip(out.chunks_mut(GROUP)) {
         let scale = &group[2 * row..][..2];

@@ -3,6 +3,7 @@
 use super::attend::{Heads, heads};
 use super::bytes;
 use super::encoder;
+use super::finite;
 use super::lanes::{Lanes, Plain};
 use super::packed;
 use super::panels;
@@ -126,6 +127,14 @@ compiled!(
 compiled!(
     /// [`bytes::lay_out`].
     lay_out_bytes(wide: &[f32], cols: usize, block: &mut [u8]) = bytes::lay_out,
+);
+compiled!(
+    /// [`finite::word`].
+    greatest_word(bytes: &[u8], most: &mut u32) = finite::word,
+);
+compiled!(
+    /// [`finite::half`].
+    greatest_half(bytes: &[u8], most: &mut u32) = finite::half,
 );
 compiled!(
     /// [`bytes::rounded_row`].

@@ -66,6 +66,27 @@ impl Matrix {
         self.parts.push(Rows { kind, rows, bytes: Bytes::Mapped(bytes) });
     }
 
+    /// Number of blocks of a matrix of bytes, and bytes of each: how its tensor is shaped.
+    pub fn blocks(rows: usize, cols: usize) -> [usize; 2] {
+        [rows.div_ceil(bytes::BLOCK), bytes::block_bytes(cols)]
+    }
+
+    /// The first of these blocks that has a scale which is infinite or not a number.
+    pub fn first_odd_block(blocks: &[u8], cols: usize) -> Option<usize> {
+        blocks.chunks_exact(bytes::block_bytes(cols)).position(|block| !bytes::has_finite_scales(block))
+    }
+
+    /// Adds rows that lie in a file in blocks of bytes, without a copy.
+    ///
+    /// # Panics
+    /// Bytes that are not the blocks of so many rows.
+    pub fn push_blocks(&mut self, rows: usize, bytes: Mapped) {
+        let [blocks, size] = Self::blocks(rows, self.cols);
+        assert_eq!(bytes.bytes().len(), blocks * size, "whole blocks");
+        self.rows += rows;
+        self.parts.push(Rows { kind: Kind::Int8, rows, bytes: Bytes::Mapped(bytes) });
+    }
+
     /// Adds rows of numbers, as they are.
     #[cfg(test)]
     ///
@@ -83,17 +104,33 @@ impl Matrix {
         Matrix { cols: self.cols, rows: self.rows, parts }
     }
 
+    /// Bytes of all parts as they lie, one after the other.
+    pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| part.from(0, self.cols))
+    }
+
+    /// One row of weights of bytes in single precision.
+    ///
+    /// # Panics
+    /// A row that is not there, weights of another kind, and `out` of another length than a row.
+    pub fn row(&self, mut row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols, "a row");
+        for part in &self.parts {
+            if row < part.rows {
+                assert_eq!(part.kind, Kind::Int8, "only those");
+                let block = &part.from(row, self.cols)[..bytes::block_bytes(self.cols)];
+                return bytes::row(block, row % bytes::BLOCK, out);
+            }
+            row -= part.rows;
+        }
+        panic!("a row that is there");
+    }
+
     /// All rows in single precision, of weights of bytes.
     #[cfg(test)]
     pub fn numbers(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
-        let mut rows = out.chunks_exact_mut(self.cols);
-        for part in &self.parts {
-            assert_eq!(part.kind, Kind::Int8, "only those");
-            (0..part.rows)
-                .zip(&mut rows)
-                .for_each(|(row, out)| bytes::row(part.from(row, self.cols), row % 16, out));
-        }
+        out.chunks_exact_mut(self.cols).enumerate().for_each(|(row, out)| self.row(row, out));
         out
     }
 

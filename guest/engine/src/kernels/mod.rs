@@ -4,6 +4,7 @@
 //! ```text
 //! Machine ......... instruction set (isa.rs, found at run time) and threads (pool.rs)
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
+//! is_finite ....... whether weights are numbers, as they lie (finite.rs)
 //! Cache ........... keys and values in blocks (attend.rs)
 //! Packed .......... weights f32 laid out for many tokens (packed.rs, panels.rs); attention of whole texts, norms (encoder.rs)
 //! gpu ............. the same for GPUs, with the features `cuda` or `wgpu` (gpu/)
@@ -18,6 +19,7 @@
 mod attend;
 mod bytes;
 mod encoder;
+mod finite;
 #[cfg(feature = "cubes")]
 pub(crate) mod gpu;
 mod isa;
@@ -33,8 +35,10 @@ mod tile;
 mod x86;
 
 pub(crate) use attend::{BLOCK, Cache, Span, attention};
+pub(crate) use bytes::{BLOCK as OUTPUTS, GROUP};
+pub(crate) use finite::is_finite;
 pub(crate) use isa::Isa;
-pub(crate) use map::Mapped;
+pub(crate) use map::{Brought, Mapped, Mapping};
 pub(crate) use matrix::{Kind, Matrix};
 pub(crate) use packed::Packed;
 pub(crate) use pool::Pool;
