@@ -66,7 +66,12 @@ fn answered(kind: &str, folder: &Path) -> Result<()> {
 fn inspect(folder: &Path, json: bool) -> Result<Outcome> {
     let model = builder::model::inspect(folder)?;
     facts(json, &model, || {
-        let types: Vec<_> = model.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let shown = |name: &str| match &model.quantised {
+            Some(bytes) if bytes.starts_with(name) => bytes.clone(),
+            _ => name.to_owned(),
+        };
+        let types: Vec<_> =
+            model.types.iter().map(|(name, count)| format!("{count} {}", shown(name))).collect();
         let known = |number: Option<u64>| number.map_or("not said".into(), |number| number.to_string());
         format!(
             "{} ({})\n  weights     {} ({}) in {} file(s)\n  context     {}\n  vocabulary  {}",

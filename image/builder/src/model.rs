@@ -12,6 +12,7 @@
 //! judging whether the model can be run (the engine does).
 
 mod inspect;
+mod int8;
 
 use crate::hash;
 use crate::tools::{Tools, run};

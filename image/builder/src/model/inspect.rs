@@ -1,6 +1,7 @@
 //! What a model folder says of itself, read without the engine: enough to refuse by name, before anything is packed, what no
 //! guest would load. The engine looks at everything else when it opens the folder.
 
+use super::int8;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ const ARCHITECTURES: [(&str, &str); 3] =
     [("BertModel", "embedding"), ("LlamaForCausalLM", "chat"), ("Qwen3ForCausalLM", "chat")];
 /// Types of tensors that may be there, and their bytes: weights, and the positions that older embedders carry.
 const TYPES: [(&str, u64); 4] = [("F32", 4), ("F16", 2), ("BF16", 2), ("I64", 8)];
+/// The type of blocks of bytes, in folders that say so.
+const BLOCKS: &str = "U8";
 /// Largest configuration and largest header of weights that are read, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 const MAX_HEADER: u64 = 16 << 20;
@@ -26,8 +29,10 @@ pub struct Inspected {
     pub kind: String,
     /// Elements of all tensors.
     pub parameters: u64,
-    /// Elements by type of tensor.
+    /// Elements by type of tensor; weights in blocks of bytes are `int8`.
     pub types: BTreeMap<String, u64>,
+    /// How weights of bytes lie, where there are some.
+    pub quantised: Option<String>,
     /// Most positions, where the configuration says it.
     pub context: Option<u64>,
     /// Number of token ids, where the configuration says it.
@@ -41,6 +46,9 @@ struct Config {
     architectures: Option<Vec<String>>,
     max_position_embeddings: Option<u64>,
     vocab_size: Option<u64>,
+    quantization_config: Option<serde_json::Value>,
+    #[serde(flatten)]
+    sizes: int8::Sizes,
 }
 
 #[derive(Deserialize)]
@@ -68,11 +76,19 @@ pub fn inspect(folder: &Path) -> Result<Inspected> {
             path.display()
         );
     };
+    let blocks = match &config.quantization_config {
+        None => None,
+        Some(entry) => {
+            let read = int8::Blocks::read(entry, &config.sizes, config.vocab_size, architecture);
+            Some(read.with_context(|| format!("{}: quantization_config", path.display()))?)
+        }
+    };
     let mut facts = Inspected {
         architecture: (*architecture).into(),
         kind: (*kind).into(),
         parameters: 0,
         types: BTreeMap::new(),
+        quantised: blocks.as_ref().map(|_| int8::SHOWN.into()),
         context: config.max_position_embeddings,
         vocabulary: config.vocab_size,
         weight_files: 0,
@@ -80,10 +96,16 @@ pub fn inspect(folder: &Path) -> Result<Inspected> {
     for entry in fs::read_dir(folder).with_context(|| format!("{}: can't list", folder.display()))? {
         let path = entry.with_context(|| format!("{}: can't list", folder.display()))?.path();
         if path.extension().is_some_and(|kind| kind == "safetensors") {
-            weights(&path, &mut facts).with_context(|| format!("{}: not packed", path.display()))?;
+            weights(&path, blocks.as_ref(), &mut facts)
+                .with_context(|| format!("{}: not packed", path.display()))?;
         }
     }
     ensure!(facts.weight_files > 0, "{}: expected weights in *.safetensors, found none", folder.display());
+    ensure!(
+        blocks.is_none() || facts.types.contains_key(int8::NAME),
+        "{}: expected weights in blocks of bytes, as config.json says, found none; make the folder anew with `cargo xtask quantise`",
+        folder.display()
+    );
     Ok(facts)
 }
 
@@ -100,7 +122,7 @@ fn bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
 }
 
 /// Adds what the header of one file says, and holds it against the file's length.
-fn weights(path: &Path, facts: &mut Inspected) -> Result<()> {
+fn weights(path: &Path, blocks: Option<&int8::Blocks>, facts: &mut Inspected) -> Result<()> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut length = [0; 8];
@@ -118,20 +140,26 @@ fn weights(path: &Path, facts: &mut Inspected) -> Result<()> {
     for (name, tensor) in header {
         let tensor: Tensor =
             serde_json::from_value(tensor).with_context(|| format!("tensor `{name}`: not described"))?;
-        let Some((_, bytes)) = TYPES.iter().find(|(known, _)| *known == tensor.dtype) else {
+        let packed = blocks.filter(|_| tensor.dtype == BLOCKS);
+        let bytes = TYPES.iter().find(|(known, _)| *known == tensor.dtype).map(|(_, bytes)| *bytes);
+        let Some(bytes) = bytes.or(packed.map(|_| 1)) else {
             let supported = TYPES.map(|(name, _)| name).join(", ");
             bail!("tensor `{name}`: expected {supported}, found {}; convert the model", tensor.dtype);
         };
         let elements = tensor.shape.iter().try_fold(1_u64, |product, side| product.checked_mul(*side));
         let [start, end] = tensor.data_offsets;
-        let wanted = elements.and_then(|elements| elements.checked_mul(*bytes));
+        let wanted = elements.and_then(|elements| elements.checked_mul(bytes));
         ensure!(
             end <= size - 8 - length && wanted.is_some() && end.checked_sub(start) == wanted,
             "tensor `{name}`: shape and place don't agree with each other or with the file; fetch it again"
         );
-        let elements = elements.unwrap_or_default();
+        let (kind, elements) = match packed {
+            Some(blocks) => (int8::NAME.to_owned(), blocks.elements(&name, &tensor.shape)?),
+            None => (tensor.dtype, elements.unwrap_or_default()),
+        };
         facts.parameters = facts.parameters.saturating_add(elements);
-        *facts.types.entry(tensor.dtype).or_default() += elements;
+        let sum = facts.types.entry(kind).or_default();
+        *sum = sum.saturating_add(elements);
     }
     facts.weight_files += 1;
     Ok(())
@@ -183,6 +211,47 @@ mod tests {
             (QWEN, "[".repeat(99), 0, "no JSON"),
         ] {
             let error = inspect(folder(config, &header, data).path()).unwrap_err();
+            assert!(format!("{error:#}").contains(word), "{word}: {error:#}");
+        }
+    }
+
+    const INT8: &str = r#"{"architectures":["LlamaForCausalLM"],"vocab_size":9,"hidden_size":32,"intermediate_size":32,
+        "num_attention_heads":2,"quantization_config":{"quant_method":"chrysalis-int8","version":1,"group_size":32,
+        "block_outputs":16}}"#;
+    const BLOCK: &str = r#"{"lm_head.weight":{"dtype":"U8","shape":[1,544],"data_offsets":[0,544]}}"#;
+
+    #[test]
+    fn weights_in_bytes_are_shown_and_counted_as_weights() {
+        let facts = inspect(folder(INT8, BLOCK, 544).path()).unwrap();
+        assert_eq!((facts.parameters, facts.quantised.as_deref()), (9 * 32, Some("int8, groups of 32")));
+        assert_eq!(facts.types, BTreeMap::from([("int8".into(), 9 * 32)]));
+        assert_eq!(inspect(folder(QWEN, HEADER, 12).path()).unwrap().quantised, None);
+    }
+
+    #[test]
+    fn weights_in_bytes_are_refused_by_name_where_they_are_not_what_the_folder_says() {
+        let unnamed = INT8.replace("quantization_config", "something_else");
+        for (config, header, data, word) in [
+            (
+                INT8.replace("\"version\":1", "\"version\":7"),
+                BLOCK.to_string(),
+                544,
+                "version: expected 1, found 7",
+            ),
+            (INT8.replace("chrysalis-int8", "gptq"), BLOCK.to_string(), 544, "found `gptq`"),
+            (
+                INT8.replace("\"hidden_size\":32", "\"hidden_size\":40"),
+                BLOCK.to_string(),
+                544,
+                "expected blocks [1, 1088]",
+            ),
+            (INT8.into(), BLOCK.replace("[1,544]", "[2,272]"), 544, "found [2, 272]"),
+            (INT8.into(), BLOCK.replace("[0,544]", "[0,543]"), 543, "shape and place"),
+            (INT8.into(), BLOCK.replace("lm_head", "model.norm"), 544, "none belong"),
+            (INT8.into(), BLOCK.replace("U8", "F16").replace("[1,544]", "[1,272]"), 544, "found none"),
+            (unnamed, BLOCK.to_string(), 544, "expected F32, F16, BF16, I64, found U8"),
+        ] {
+            let error = inspect(folder(&config, &header, data).path()).unwrap_err();
             assert!(format!("{error:#}").contains(word), "{word}: {error:#}");
         }
     }
