@@ -66,14 +66,28 @@ fn engine(house: &House, args: &Args) -> Result<()> {
 
     steps.next("The programs that measure and that are measured");
     let workshop = house.workshop(&[])?;
-    compile(&workshop, &["--package", "bench", "--package", "engine", "--bins", "--example", "measure"])?;
+    compile(
+        &workshop,
+        &[
+            "--package",
+            "bench",
+            "--package",
+            "engine",
+            "--bins",
+            "--example",
+            "measure",
+            "--example",
+            "model",
+        ],
+    )?;
     let target = house.checkout.cache().join("target/release");
     let measure = peers.stage().join("measure");
     let _ = std::fs::remove_file(&measure);
     std::fs::hard_link(target.join("examples/measure"), &measure)
         .with_context(|| format!("{}: can't link", measure.display()))?;
     drop(workshop);
-    steps.done("compiled");
+    peers.quantised(&target.join("examples/model"))?;
+    steps.done("compiled, and the weights that llama.cpp has in q8_0 are in bytes for the engine");
 
     steps.next("The engine and its peers, in turns (keep the machine idle)");
     let mut bench = peers.command(&target.join("bench").display().to_string());

@@ -15,6 +15,7 @@ mod host;
 mod leash;
 mod node;
 mod peers;
+mod quantise;
 mod reference;
 mod serve;
 mod steps;
@@ -43,6 +44,8 @@ enum Task {
     Serve(serve::Args),
     /// Write what a text model must compute beside it.
     Answers(answers::Args),
+    /// Write a text model with its weights in bytes, half as large, to a new folder, with its known answers.
+    Quantise(quantise::Args),
     /// Run the kernels for GPUs on whatever Vulkan has; not CUDA.
     Gpu(gpu::Args),
     /// Train the toy language model, or measure it.
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&root, &args),
         Task::Serve(args) => serve::run(&root, &args),
         Task::Answers(args) => answers::run(&root, &args),
+        Task::Quantise(args) => quantise::run(&root, &args),
         Task::Gpu(args) => gpu::run(&root, &args),
         Task::Toy(args) => toy::run(&root, &args),
         Task::Tidy(args) => tidy::run(&root, &args),

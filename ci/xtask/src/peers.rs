@@ -58,6 +58,16 @@ impl Peers {
         command
     }
 
+    /// The decoder of 16 bits in our own bytes, made anew by the engine's `model` that is measured: its layout may have changed.
+    pub fn quantised(&self, model: &Path) -> Result<()> {
+        let folder = self.stage.join("decoder-int8");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("{}: can't remove", folder.display()))?;
+        }
+        let model = model.display().to_string();
+        host::run(self.command(&model).arg("quantise").args([self.stage.join("decoder-f16"), folder]))
+    }
+
     /// Weights and graph, each made anew when the program that writes it changed.
     fn models(&self, house: &House) -> Result<()> {
         let scripts = house.checkout.root().join("ci/reference/peers");

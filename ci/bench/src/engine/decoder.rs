@@ -73,7 +73,7 @@ const WEIGHTS: [Weights; 4] = [
         ],
     },
     Weights {
-        ours: ("decoder-f16", &["int8"]),
+        ours: ("decoder-int8", &[]),
         gguf: "decoder-q8_0.gguf",
         rows: [
             [

@@ -4,6 +4,7 @@
 //! ```text
 //! stage/measure ........ ours (guest/engine/examples/measure.rs)      peers: ci/reference/peers/*.py
 //! stage/decoder-*/ ..... random weights of Qwen3-0.6B's shape         stage/decoder-*.gguf, the same weights
+//! stage/decoder-int8/ .. decoder-f16 by our own `quantise`
 //! ```
 //! With one thread a number is processor time, which neighbours of this machine don't change much; with two it is
 //! wall-clock time, because waiting for the other thread is part of it.
