@@ -23,6 +23,8 @@ use std::hash::{BuildHasher, RandomState};
 pub(crate) const MAX_TOKEN_BYTES: usize = 1024;
 /// Most tokens.
 const MAX_TOKENS: usize = 1 << 22;
+/// Places of the first table: room for the vocabularies of small models.
+const FIRST_TABLE: usize = 1 << 16;
 /// No token, no symbol.
 const NONE: u32 = u32::MAX;
 
@@ -75,20 +77,35 @@ struct Place {
     special: bool,
 }
 
+/// A place of the table: a part of the hash, and an id or [`NONE`].
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    id: u32,
+}
+
+const FREE: Slot = Slot { hash: 0, id: NONE };
+
 /// All tokens by id, and those of the vocabulary by what they are of.
 pub(crate) struct Tokens {
     bytes: Vec<u8>,
     places: Vec<Place>,
-    /// Ids by hash, [`NONE`] where there is none; at most half of them are taken.
-    table: Vec<u32>,
-    /// Ids in the table.
+    /// Tokens of the vocabulary by hash, at most half of it taken.
+    table: Vec<Slot>,
+    /// How many of them.
     count: usize,
     keys: RandomState,
 }
 
 impl Tokens {
     fn new() -> Tokens {
-        Tokens { bytes: vec![], places: vec![], table: vec![NONE; 1024], count: 0, keys: RandomState::new() }
+        Tokens {
+            bytes: vec![],
+            places: vec![],
+            table: vec![FREE; FIRST_TABLE],
+            count: 0,
+            keys: RandomState::new(),
+        }
     }
 
     /// Bytes of a token; none for an id that is no token.
@@ -109,20 +126,30 @@ impl Tokens {
 
     /// The token of the vocabulary that is of exactly these bytes, spelled in letters.
     pub fn id(&self, bytes: &[u8]) -> Option<u32> {
-        self.find(bytes, true).ok()
+        self.known(bytes, true)
+    }
+
+    fn known(&self, bytes: &[u8], spelled: bool) -> Option<u32> {
+        self.find(self.hash(bytes, spelled), bytes, spelled).ok()
+    }
+
+    fn hash(&self, bytes: &[u8], spelled: bool) -> u32 {
+        // Which bits change with it does not matter: it only keeps apart two texts of the same bytes.
+        self.keys.hash_one(bytes) as u32 ^ u32::from(spelled)
     }
 
     /// Its id, or the place in the table where it would be.
-    fn find(&self, bytes: &[u8], spelled: bool) -> Result<u32, usize> {
+    fn find(&self, hash: u32, bytes: &[u8], spelled: bool) -> Result<u32, usize> {
         let mask = self.table.len() - 1;
-        let mut at = self.keys.hash_one((spelled, bytes)) as usize & mask;
+        let mut at = hash as usize & mask;
         loop {
-            let id = self.table[at];
-            if id == NONE {
+            let slot = self.table[at];
+            if slot.id == NONE {
                 return Err(at);
             }
-            if self.places[id as usize].spelled == spelled && self.bytes(id) == bytes {
-                return Ok(id);
+            let same = |place: Place| place.spelled == spelled && self.bytes(slot.id) == bytes;
+            if slot.hash == hash && same(self.places[slot.id as usize]) {
+                return Ok(slot.id);
             }
             at = (at + 1) & mask;
         }
@@ -130,27 +157,29 @@ impl Tokens {
 
     /// Enters a token of the vocabulary.
     fn enter(&mut self, id: u32, bytes: &[u8], spelled: bool) -> Result<(), String> {
-        if self.find(bytes, spelled).is_ok() {
+        let hash = self.hash(bytes, spelled);
+        let Err(at) = self.find(hash, bytes, spelled) else {
             return Err(format!("token id {id} is of a text that another token is of"));
-        }
+        };
         self.put(id, bytes, Place { spelled, ..Place::default() }, false)?;
-        if 2 * (self.count + 1) > self.table.len() {
+        self.table[at] = Slot { hash, id };
+        self.count += 1;
+        if 2 * self.count > self.table.len() {
             self.grow();
-        }
-        if let Err(at) = self.find(bytes, spelled) {
-            self.table[at] = id;
-            self.count += 1;
         }
         Ok(())
     }
 
     fn grow(&mut self) {
-        let ids = std::mem::take(&mut self.table);
-        self.table = vec![NONE; 2 * ids.len()];
-        for id in ids.into_iter().filter(|id| *id != NONE) {
-            if let Err(at) = self.find(self.bytes(id), self.places[id as usize].spelled) {
-                self.table[at] = id;
+        let slots = std::mem::take(&mut self.table);
+        self.table = vec![FREE; 2 * slots.len()];
+        let mask = self.table.len() - 1;
+        for slot in slots.into_iter().filter(|slot| slot.id != NONE) {
+            let mut at = slot.hash as usize & mask;
+            while self.table[at].id != NONE {
+                at = (at + 1) & mask;
             }
+            self.table[at] = slot;
         }
     }
 
@@ -324,13 +353,13 @@ impl Scratch {
     /// The tokens of two texts, and that of both together.
     fn merged(&mut self, tokens: &Tokens, a: &str, b: &str) -> Option<((u32, u32), u32)> {
         let spelled = (unspell(a, &mut self.first), unspell(b, &mut self.second));
-        let pair = (tokens.find(&self.first, spelled.0).ok()?, tokens.find(&self.second, spelled.1).ok()?);
+        let pair = (tokens.known(&self.first, spelled.0)?, tokens.known(&self.second, spelled.1)?);
         if spelled == (true, true) {
             self.first.extend_from_slice(&self.second);
-            return Some((pair, tokens.find(&self.first, true).ok()?));
+            return Some((pair, tokens.known(&self.first, true)?));
         }
         // One that stands for itself makes both stand for themselves.
-        Some((pair, tokens.find(format!("{a}{b}").as_bytes(), false).ok()?))
+        Some((pair, tokens.known(format!("{a}{b}").as_bytes(), false)?))
     }
 }
 

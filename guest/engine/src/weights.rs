@@ -9,7 +9,7 @@
 //!
 //! Weights that are multiplied by may be mapped instead. All of them are looked at once, where they lie: the system is told to
 //! bring the pages of a part, which fails with words where touching them would be a signal (`kernels/map.rs`), and then
-//! their elements are looked at. The part behind it is asked for meanwhile.
+//! their elements are looked at.
 //!
 //! Format: safetensors 0.x, <https://github.com/huggingface/safetensors>, "Format".
 
@@ -186,12 +186,8 @@ impl Weights {
     ) -> Result<Mapped, EngineError> {
         let (whole, start) = (self.data_start as usize + self.metadata.data_len(), place.offset as usize);
         let part = self.map.part(&self.file, whole, start, len).map_err(|source| self.unread(source))?;
-        let at = |from: usize| part.part(from, step.min(len - from));
         for from in (0..len).step_by(step) {
-            let here = at(from);
-            if from + step < len {
-                at(from + step).ask();
-            }
+            let here = part.part(from, step.min(len - from));
             let brought = here.bring();
             if !matches!(brought, Ok(Brought::Yes)) {
                 // Either the system can't say, or reading says better what is wrong.

@@ -62,7 +62,8 @@ impl Mapped {
         }
         // SAFETY: read-only; of files that change under it, see the module.
         let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file)? };
-        // A wish: pages of 2 MB where the file system has them, which are quicker to bring and to walk through.
+        // A wish: where the file system can, it then reads 2 MB at a time, ahead, and maps them as one page. Asking for what
+        // comes next by hand would make it read small pages.
         let _ = map.advise(Advice::HugePage);
         Ok(Mapped { map: Arc::new(map), from: 0, len })
     }
@@ -87,11 +88,6 @@ impl Mapped {
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(Brought::NotKnown),
             Err(error) => Err(error),
         }
-    }
-
-    /// Tells the system that this part will be wanted soon.
-    pub fn ask(&self) {
-        let _ = self.map.advise_range(Advice::WillNeed, self.from, self.len);
     }
 
     /// Its bytes.
@@ -124,7 +120,6 @@ mod tests {
         let part = Mapped::new(&file, 7, 19_000).unwrap().part(5000, 9000);
         assert_eq!(part.bytes(), &bytes[5007..14_007]);
         let inner = part.part(8000, 1000);
-        inner.ask();
         inner.bring().unwrap();
         assert_eq!(inner.bytes(), &bytes[13_007..14_007]);
         assert!(std::panic::catch_unwind(|| part.part(8000, 1001)).is_err());
