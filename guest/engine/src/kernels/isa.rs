@@ -8,6 +8,7 @@ use super::lanes::{Lanes, Plain};
 use super::packed;
 use super::panels;
 use super::rowwise;
+use super::states::Row;
 use super::tile::{Bf16, F16, F32, Work, streamed, widen};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
@@ -177,14 +178,22 @@ compiled!(
     rounded_pairs(row: &[f32], to: &mut [f32], step: usize) = panels::rounded_pairs,
 );
 compiled!(
+    /// [`packed::beside`].
+    beside(work: packed::Work, tile: usize, along: usize) = packed::beside,
+);
+compiled!(
+    /// [`packed::across`].
+    across(work: packed::Work, tile: usize, jump: usize) = packed::across,
+);
+compiled!(
     /// [`encoder::centred`].
-    centred(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) = encoder::centred,
+    centred(panel: &mut [Row], gamma: &[f32], beta: &[f32], eps: f32) = encoder::centred,
 );
 compiled!(
     /// [`encoder::gelu`].
-    gelu(row: &mut [f32]) = encoder::gelu,
+    gelu(rows: &mut [Row]) = encoder::gelu,
 );
 compiled!(
     /// [`encoder::softened`].
-    softened(row: &mut [f32]) = encoder::softened,
+    softened(scores: &mut [Row], scale: f32, sums: &mut Row) = encoder::softened,
 );

@@ -12,6 +12,10 @@ pub(super) trait Lanes: Copy {
     const N: usize;
     /// Whether there are 32 registers, not 16.
     const WIDE: bool;
+    /// Whether a product and a sum are one instruction, with one rounding.
+    const FUSED: bool;
+    /// Vectors of half as many numbers, where the processor has them for that; else the same.
+    type Half: Lanes;
     /// A vector of `N` numbers.
     type V: Copy;
     /// A vector of `N` whole numbers.
@@ -59,6 +63,8 @@ impl Plain {
 impl Lanes for Plain {
     const N: usize = 8;
     const WIDE: bool = false;
+    const FUSED: bool = false;
+    type Half = Plain;
     type V = [f32; 8];
     type I = [i32; 8];
     type B = [u8; 32];

@@ -6,7 +6,8 @@
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
 //! is_finite ....... whether weights are numbers, as they lie (finite.rs)
 //! Cache ........... keys and values in blocks (attend.rs)
-//! Packed .......... weights f32 laid out for many tokens (packed.rs, panels.rs); attention of whole texts, norms (encoder.rs)
+//! Packed .......... weights f32 laid out for many tokens, whose States lie in panels (product.rs, states.rs, packed.rs);
+//!                   attention of whole texts, norms (encoder.rs)
 //! gpu ............. the same for GPUs, with the features `cuda` or `wgpu` (gpu/)
 //! ```
 //! This is the crate's one place with `unsafe`: vector instructions are compiled for processors that have them and called
@@ -29,7 +30,9 @@ mod matrix;
 mod packed;
 mod panels;
 mod pool;
+mod product;
 mod rowwise;
+mod states;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -40,8 +43,9 @@ pub(crate) use finite::is_finite;
 pub(crate) use isa::Isa;
 pub(crate) use map::{Brought, Mapped, Mapping};
 pub(crate) use matrix::{Kind, Matrix};
-pub(crate) use packed::Packed;
 pub(crate) use pool::Pool;
+pub(crate) use product::{Packed, Then};
+pub(crate) use states::States;
 
 /// The processor as it is used: an instruction set and threads.
 pub(crate) struct Machine {

@@ -18,6 +18,8 @@ pub(super) struct Avx512;
 impl Lanes for Avx2 {
     const N: usize = 8;
     const WIDE: bool = false;
+    const FUSED: bool = true;
+    type Half = Avx2;
     type V = __m256;
     type I = __m256i;
     type B = __m256i;
@@ -118,6 +120,8 @@ impl Lanes for Avx2 {
 impl Lanes for Avx512 {
     const N: usize = 16;
     const WIDE: bool = true;
+    const FUSED: bool = true;
+    type Half = Avx2;
     type V = __m512;
     type I = __m512i;
     type B = __m512i;

@@ -8,7 +8,8 @@
 //! Texts are packed, so the linear layers see one matrix of all tokens and attention runs text by text; a mask would
 //! only undo padding that was never made. The pooler's weights are known and not read: sentence embeddings don't use it.
 //!
-//! `native.rs` computes it on the processor with the kernels of this crate, `portable.rs` on any device of burn.
+//! This file reads it; `native.rs` computes it on the processor with the kernels of this crate, `portable.rs` on any device
+//! of burn ([`Body`]).
 //!
 //! Source: Devlin et al. 2018, <https://arxiv.org/abs/1810.04805>; tensor names of transformers' `modeling_bert.py`.
 
@@ -18,9 +19,12 @@ mod portable;
 use super::{Encoder, Source};
 use crate::error::EngineError;
 use crate::files::Config;
+use crate::kernels::Machine;
 use crate::tokens::{Limits, Packed};
 use crate::weights::{Table, Weights};
 use burn::tensor::backend::Backend;
+use native::Native;
+use portable::Portable;
 use serde::Deserialize;
 
 /// Name in `config.json`.
@@ -82,7 +86,7 @@ fn check(config: &Config<BertConfig>) -> Result<(), EngineError> {
 
 /// Reads configuration and weights, for the processor.
 pub(super) fn load(source: Source<'_>) -> Result<Box<dyn Encoder>, EngineError> {
-    native::load(&source, &read(&source)?)
+    Bert::load(&source, Native(Machine::new(source.threads)))
 }
 
 /// The same, for a device that burn has.
@@ -90,7 +94,7 @@ pub(super) fn portable<B: Backend>(
     source: Source<'_>,
     device: &B::Device,
 ) -> Result<Box<dyn Encoder>, EngineError> {
-    portable::load::<B>(&source, &read(&source)?, device)
+    Bert::load(&source, Portable::<B>(device.clone()))
 }
 
 /// Shapes within bounds, and no tensor that is not known.
@@ -174,5 +178,104 @@ impl Inputs {
 
     fn limits(&self) -> Limits {
         Limits { tokens: self.positions.len() / self.width, vocabulary: self.words.rows() }
+    }
+}
+
+/// Where the layers are computed: how weights are held there, and what is done with them.
+trait Body: Sized + Send + Sync + 'static {
+    type Linear: Send + Sync;
+    type Norm: Send + Sync;
+
+    /// Of weights as they lie in the file, `[outputs, inputs]`, and a bias for each output.
+    fn linear(&self, weight: Vec<f32>, inputs: usize, bias: Vec<f32>) -> Self::Linear;
+
+    fn norm(&self, gamma: Vec<f32>, beta: Vec<f32>, eps: f64) -> Self::Norm;
+
+    /// From what goes into the first layer to what comes out of the last, both `[tokens, width]`.
+    fn encode(&self, bert: &Bert<Self>, rows: Vec<f32>, lengths: &[usize]) -> Vec<f32>;
+}
+
+struct Bert<B: Body> {
+    body: B,
+    inputs: Inputs,
+    norm: B::Norm,
+    layers: Vec<Layer<B>>,
+    heads: usize,
+}
+
+impl<B: Body> Bert<B> {
+    fn load(source: &Source<'_>, body: B) -> Result<Box<dyn Encoder>, EngineError> {
+        let config = read(source)?;
+        let reader = Reader { weights: &source.weights, body: &body, config: &config };
+        let norm = reader.norm("embeddings.LayerNorm")?;
+        let layers = (0..config.num_hidden_layers).map(|i| reader.layer(i)).collect::<Result<_, _>>()?;
+        let inputs = Inputs::load(source, &config)?;
+        Ok(Box::new(Bert { body, inputs, norm, layers, heads: config.num_attention_heads }))
+    }
+}
+
+impl<B: Body> Encoder for Bert<B> {
+    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, EngineError> {
+        Ok(self.body.encode(self, self.inputs.rows(batch)?, &batch.lengths))
+    }
+
+    fn width(&self) -> usize {
+        self.inputs.width
+    }
+
+    fn limits(&self) -> Limits {
+        self.inputs.limits()
+    }
+
+    fn scan(&self) -> Result<(), EngineError> {
+        self.inputs.words.scan()
+    }
+}
+
+struct Layer<B: Body> {
+    /// Query, key and value side by side: one multiplication instead of three.
+    qkv: B::Linear,
+    attention_out: B::Linear,
+    attention_norm: B::Norm,
+    up: B::Linear,
+    down: B::Linear,
+    output_norm: B::Norm,
+}
+
+/// Reads weights by their names.
+struct Reader<'a, B> {
+    weights: &'a Weights,
+    body: &'a B,
+    config: &'a BertConfig,
+}
+
+impl<B: Body> Reader<'_, B> {
+    fn layer(&self, index: usize) -> Result<Layer<B>, EngineError> {
+        let (width, inner) = (self.config.hidden_size, self.config.intermediate_size);
+        let name = |part: usize| format!("encoder.layer.{index}.{}", PARTS[part]);
+        Ok(Layer {
+            qkv: self.linear(&[&name(0), &name(1), &name(2)], width, width)?,
+            attention_out: self.linear(&[&name(3)], width, width)?,
+            attention_norm: self.norm(&name(4))?,
+            up: self.linear(&[&name(5)], width, inner)?,
+            down: self.linear(&[&name(6)], inner, width)?,
+            output_norm: self.norm(&name(7))?,
+        })
+    }
+
+    /// Linear layers of equal shape, stacked along their outputs.
+    fn linear(&self, stems: &[&str], inputs: usize, outputs: usize) -> Result<B::Linear, EngineError> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        weight.reserve_exact(stems.len() * inputs * outputs);
+        for stem in stems {
+            self.weights.append(&format!("{stem}.weight"), &[outputs, inputs], &mut weight)?;
+            self.weights.append(&format!("{stem}.bias"), &[outputs], &mut bias)?;
+        }
+        Ok(self.body.linear(weight, inputs, bias))
+    }
+
+    fn norm(&self, stem: &str) -> Result<B::Norm, EngineError> {
+        let vector = |name: &str| self.weights.read(&format!("{stem}.{name}"), &[self.config.hidden_size]);
+        Ok(self.body.norm(vector("weight")?, vector("bias")?, self.config.layer_norm_eps))
     }
 }

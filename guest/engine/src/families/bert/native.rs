@@ -1,144 +1,70 @@
-//! The encoder on a processor, with the kernels of this crate: single precision, one buffer a step, sums added in place.
+//! The layers on a processor, with the kernels of this crate: single precision, panels of tokens from the first layer to the
+//! last, sums added in place.
 
-use super::{BertConfig, Encoder, Inputs, PARTS, Source};
-use crate::error::EngineError;
-use crate::kernels::{Machine, Packed as Linear};
-use crate::tokens::{Limits, Packed};
-use crate::weights::Weights;
+use super::{Bert, Body, Layer};
+use crate::kernels::{Machine, Packed, States, Then};
 
-/// Reads the weights and lays them out.
-pub(super) fn load(source: &Source<'_>, value: &BertConfig) -> Result<Box<dyn Encoder>, EngineError> {
-    let reader = Reader { weights: &source.weights, eps: value.layer_norm_eps as f32 };
-    let inputs = Inputs::load(source, value)?;
-    let norm = reader.norm("embeddings.LayerNorm", value.hidden_size)?;
-    let layers = (0..value.num_hidden_layers).map(|i| Layer::load(&reader, i, value));
-    let layers = layers.collect::<Result<Vec<_>, _>>()?;
-    let machine = Machine::new(source.threads);
-    Ok(Box::new(Bert { machine, inputs, norm, layers, heads: value.num_attention_heads }))
-}
+/// The processor.
+pub(super) struct Native(pub Machine);
 
-struct Bert {
-    machine: Machine,
-    inputs: Inputs,
-    norm: Norm,
-    layers: Vec<Layer>,
-    heads: usize,
-}
-
-/// Buffers of one pass, used by every layer.
-#[derive(Default)]
-struct Room {
-    qkv: Vec<f32>,
-    seen: Vec<f32>,
-    inner: Vec<f32>,
-    scratch: Vec<f32>,
-}
-
-impl Encoder for Bert {
-    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, EngineError> {
-        let mut states = self.inputs.rows(batch)?;
-        let mut room = Room::default();
-        self.norm.apply(&self.machine, &mut states);
-        for layer in &self.layers {
-            layer.forward(&self.machine, self.heads, &batch.lengths, &mut states, &mut room);
-        }
-        Ok(states)
-    }
-
-    fn width(&self) -> usize {
-        self.inputs.width
-    }
-
-    fn limits(&self) -> Limits {
-        self.inputs.limits()
-    }
-
-    fn scan(&self) -> Result<(), EngineError> {
-        self.inputs.words.scan()
-    }
-}
-
-struct Layer {
-    /// Query, key and value side by side: one multiplication instead of three.
-    qkv: Linear,
-    attention_out: Linear,
-    attention_norm: Norm,
-    up: Linear,
-    down: Linear,
-    output_norm: Norm,
-}
-
-impl Layer {
-    fn load(reader: &Reader<'_>, index: usize, config: &BertConfig) -> Result<Self, EngineError> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let name = |part: usize| format!("encoder.layer.{index}.{}", PARTS[part]);
-        Ok(Layer {
-            qkv: reader.linear(&[&name(0), &name(1), &name(2)], width, width)?,
-            attention_out: reader.linear(&[&name(3)], width, width)?,
-            attention_norm: reader.norm(&name(4), width)?,
-            up: reader.linear(&[&name(5)], width, inner)?,
-            down: reader.linear(&[&name(6)], inner, width)?,
-            output_norm: reader.norm(&name(7), width)?,
-        })
-    }
-
-    /// `states` is `[tokens, width]`, before and after.
-    fn forward(
-        &self,
-        machine: &Machine,
-        heads: usize,
-        lengths: &[usize],
-        states: &mut [f32],
-        room: &mut Room,
-    ) {
-        let tokens: usize = lengths.iter().sum();
-        let Room { qkv, seen, inner, scratch } = room;
-        qkv.resize(tokens * self.qkv.outputs(), 0.0);
-        seen.resize(states.len(), 0.0);
-        inner.resize(tokens * self.up.outputs(), 0.0);
-        self.qkv.multiply(machine, states, qkv, false, scratch);
-        machine.attend_texts(qkv, lengths, heads, seen);
-        self.attention_out.multiply(machine, seen, states, true, scratch);
-        self.attention_norm.apply(machine, states);
-        self.up.multiply(machine, states, inner, false, scratch);
-        machine.gelu(inner, self.up.outputs());
-        self.down.multiply(machine, inner, states, true, scratch);
-        self.output_norm.apply(machine, states);
-    }
-}
-
-struct Norm {
+/// What a layer norm scales and adds.
+pub(super) struct Norm {
     gamma: Vec<f32>,
     beta: Vec<f32>,
     eps: f32,
 }
 
-impl Norm {
-    fn apply(&self, machine: &Machine, rows: &mut [f32]) {
-        machine.layer_norm(rows, &self.gamma, &self.beta, self.eps);
+/// Buffers of one pass, used by every layer.
+#[derive(Default)]
+struct Room {
+    qkv: States,
+    seen: States,
+    inner: States,
+}
+
+impl Body for Native {
+    type Linear = Packed;
+    type Norm = Norm;
+
+    fn linear(&self, weight: Vec<f32>, inputs: usize, bias: Vec<f32>) -> Packed {
+        Packed::new(&self.0, &weight, inputs, &bias)
     }
-}
 
-/// Reads weights by their names.
-struct Reader<'a> {
-    weights: &'a Weights,
-    eps: f32,
-}
+    fn norm(&self, gamma: Vec<f32>, beta: Vec<f32>, eps: f64) -> Norm {
+        Norm { gamma, beta, eps: eps as f32 }
+    }
 
-impl Reader<'_> {
-    /// Linear layers of equal shape, stacked along their outputs.
-    fn linear(&self, stems: &[&str], inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        weight.reserve_exact(stems.len() * inputs * outputs);
-        for stem in stems {
-            self.weights.append(&format!("{stem}.weight"), &[outputs, inputs], &mut weight)?;
-            self.weights.append(&format!("{stem}.bias"), &[outputs], &mut bias)?;
+    fn encode(&self, bert: &Bert<Self>, rows: Vec<f32>, lengths: &[usize]) -> Vec<f32> {
+        let mut states = States::new(&rows, bert.inputs.width);
+        let mut room = Room::default();
+        self.centre(&bert.norm, &mut states);
+        for layer in &bert.layers {
+            self.forward(layer, bert.heads, lengths, &mut states, &mut room);
         }
-        Ok(Linear::new(&weight, inputs, &bias))
+        states.numbers()
+    }
+}
+
+impl Native {
+    fn forward(
+        &self,
+        layer: &Layer<Native>,
+        heads: usize,
+        lengths: &[usize],
+        states: &mut States,
+        room: &mut Room,
+    ) {
+        let Room { qkv, seen, inner } = room;
+        layer.qkv.multiply(&self.0, states, qkv, Then::Keep);
+        self.0.attend_texts(qkv, lengths, heads, seen);
+        layer.attention_out.multiply(&self.0, seen, states, Then::Add);
+        self.centre(&layer.attention_norm, states);
+        layer.up.multiply(&self.0, states, inner, Then::Gelu);
+        layer.down.multiply(&self.0, inner, states, Then::Add);
+        self.centre(&layer.output_norm, states);
     }
 
-    fn norm(&self, stem: &str, width: usize) -> Result<Norm, EngineError> {
-        let vector = |name: &str| self.weights.read(&format!("{stem}.{name}"), &[width]);
-        Ok(Norm { gamma: vector("weight")?, beta: vector("bias")?, eps: self.eps })
+    fn centre(&self, norm: &Norm, states: &mut States) {
+        self.0.layer_norm(states, &norm.gamma, &norm.beta, norm.eps);
     }
 }
