@@ -5,59 +5,58 @@ use crate::report::Number;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// Rows: name, peer, threads, texts, repeats of a task, limit.
 const ROWS: [Row; 5] = [
-    row("embed 16x1, 1 thread", ONNX, 1, (1, 16), 20, 1.0 / 1.15),
-    row("embed 16x1, 2 threads", ONNX, 2, (1, 16), 20, 1.0 / 1.15),
-    row("embed 128x8, 1 thread", ONNX, 1, (8, 128), 1, 1.0 / 1.15),
-    row("embed 128x8, 2 threads", ONNX, 2, (8, 128), 1, 1.0 / 1.15),
-    row("embed a short text, 1 thread", SENTENCES, 1, (1, 16), 20, 1.0 / 2.0),
+    Row { name: "embed 16x1, 1 thread", peer: ONNX, threads: 1, texts: SHORT },
+    Row { name: "embed 16x1, 2 threads", peer: ONNX, threads: 2, texts: SHORT },
+    Row { name: "embed 128x8, 1 thread", peer: ONNX, threads: 1, texts: LONG },
+    Row { name: "embed 128x8, 2 threads", peer: ONNX, threads: 2, texts: LONG },
+    Row { name: "embed a short text, 1 thread", peer: SENTENCES, threads: 1, texts: SHORT },
 ];
 
-/// A peer's name and script.
-type PeerScript = (&'static str, &'static str);
-const ONNX: PeerScript = ("onnxruntime", "onnx_embed.py");
-const SENTENCES: PeerScript = ("sentence-transformers", "sentences.py");
+const ONNX: Peer = Peer { name: "onnxruntime", script: "onnx_embed.py", limit: 1.0 / 1.15 };
+const SENTENCES: Peer = Peer { name: "sentence-transformers", script: "sentences.py", limit: 1.0 / 2.0 };
+const SHORT: Texts = Texts { count: 1, tokens: 16, repeats: 20 };
+const LONG: Texts = Texts { count: 8, tokens: 128, repeats: 1 };
 
 struct Row {
     name: &'static str,
-    peer: PeerScript,
+    peer: Peer,
     threads: usize,
-    /// Number of texts, tokens of each.
-    texts: (usize, usize),
-    repeats: usize,
+    texts: Texts,
+}
+
+/// Who is measured beside, and at most how much of its time is wanted.
+struct Peer {
+    name: &'static str,
+    script: &'static str,
     limit: f64,
 }
 
-const fn row(
-    name: &'static str,
-    peer: PeerScript,
-    threads: usize,
-    texts: (usize, usize),
+/// What is embedded in one call, and how many calls are a task.
+struct Texts {
+    count: usize,
+    /// Of each text, the two that frame it included.
+    tokens: usize,
     repeats: usize,
-    limit: f64,
-) -> Row {
-    Row { name, peer, threads, texts, repeats, limit }
 }
 
 /// All rows that were asked for.
 pub fn measure(stage: &mut Stage, wanted: &[String]) -> Vec<Number> {
     let rows = ROWS.iter().filter(|row| asked(wanted, row.name));
-    rows.map(|row| taken(stage, row).unwrap_or_else(|error| failed(row.name, Some(row.limit), &error)))
+    rows.map(|row| taken(stage, row).unwrap_or_else(|error| failed(row.name, Some(row.peer.limit), &error)))
         .collect()
 }
 
 fn taken(stage: &mut Stage, row: &Row) -> Result<Number> {
-    let (texts, tokens) = row.texts;
-    let file = write_texts(&stage.folder, texts, tokens)?;
+    let Row { peer, threads, texts: Texts { count, tokens, repeats }, .. } = row;
+    let file = write_texts(&stage.folder, *count, *tokens)?;
     let model = stage.path("minilm");
     let graph = stage.path("minilm.onnx");
-    let mut ours = stage.ours(&model, row.threads, 0, &[])?;
-    let mut peer = stage.peer(row.peer.1, &model, row.threads, &graph.display().to_string())?;
-    let task = format!("embed {} {}", file.display(), row.repeats);
-    let pairs = stage.turns(&mut ours, &mut peer, &task)?;
-    let what = format!("a text, {texts} of {tokens} tokens at a time, tokenizing included");
-    Ok(pairs.number(row.name, row.peer.0, Clock::of_threads(row.threads), Some(row.limit), &what))
+    let mut ours = stage.ours(&model, *threads, 0, &[])?;
+    let mut theirs = stage.peer(peer.script, &model, *threads, &graph.display().to_string())?;
+    let pairs = stage.turns(&mut ours, &mut theirs, &format!("embed {} {repeats}", file.display()))?;
+    let what = format!("a text, {count} of {tokens} tokens at a time, tokenizing included");
+    Ok(pairs.number(row.name, peer.name, Clock::of_threads(*threads), Some(peer.limit), &what))
 }
 
 /// Texts of words that are one token each; the two that frame a text count.
