@@ -2,41 +2,65 @@
 //! other libraries, whose programs in `ci/reference/peers` speak the same lines.
 //!
 //! ```text
-//! measure DIR THREADS CONTEXT [int8|bf16-rounded] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
+//! measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
 //! stdin: prefill N | decode N | batch B N | embed TEXTS REPEATS | bandwidth BYTES   stdout: {"wall", "cpu", "count", "rss"}
+//! stdin: device                                                                     stdout: {"weights", "token", "held", "taken"} in bytes
+//! measure look cuda|vulkan --> {"device": "..", "bytes_per_s", "products_per_s"} | {"lacks": ".."}
 //! ```
 //! `count` is tokens, texts or bytes. For measuring; it is in no image.
 
 use engine::{
-    ClientId, Embedder, Event, Generator, Kind, Limits, Options, Precision, Prompt, Request, Sampling,
-    Scheduler, Sharing,
+    ClientId, Device, Embedder, Event, Generator, Kind, Limits, Options, Precision, Prompt, Request,
+    Sampling, Scheduler, Sharing,
 };
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
 use std::io::BufRead;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Most answers of a pass.
+/// Most answers of a pass, and most prompt tokens.
 const SEQUENCES: usize = 8;
+const CHUNK: usize = 512;
+/// The same of a GPU.
+const GPU_SEQUENCES: usize = 32;
+const GPU_CHUNK: usize = 2048;
 /// Tokens of a prompt that is only there for what follows it.
 const SHORT: usize = 16;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let began = Instant::now();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (dir, threads, context, precision) = match arguments.as_slice() {
-        [dir, threads, context] => (dir, threads, context, Precision::Stored),
-        [dir, threads, context, word] if word == "int8" => (dir, threads, context, Precision::Int8),
-        [dir, threads, context, word] if word == "bf16-rounded" => {
-            (dir, threads, context, Precision::Bf16Rounded)
-        }
-        _ => return Err("usage: measure DIR THREADS CONTEXT [int8|bf16-rounded]".into()),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (dir, threads, context, word) = match arguments.as_slice() {
+        ["look", word] => return look(device(word)?),
+        [dir, threads, context] => (dir, threads, context, "as stored"),
+        [dir, threads, context, word] => (dir, threads, context, *word),
+        _ => return Err("usage: measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan]".into()),
     };
-    let options = Options { precision, threads: threads.parse()?, ..Options::default() };
+    let precision = match word {
+        "int8" => Precision::Int8,
+        "bf16-rounded" => Precision::Bf16Rounded,
+        _ => Precision::Stored,
+    };
+    let device = if precision == Precision::Stored { device(word)? } else { Device::Processor };
+    // Mesa's processor that plays a GPU knows no bfloat16.
+    let precision = if word == "vulkan" { Precision::F32 } else { precision };
+    let options = Options { precision, threads: threads.parse()?, device };
     let mut model = Model::open(Path::new(dir), options, context.parse()?)?;
     let ready = serde_json::json!({
         "wall": began.elapsed().as_secs_f64(), "cpu": cpu(), "rss": resident()?,
@@ -45,6 +69,10 @@ fn main() -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
+        if words == ["device"] {
+            println!("{}", model.held()?);
+            continue;
+        }
         let taken = model.task(&words)?;
         println!(
             "{}",
@@ -54,6 +82,49 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn device(word: &str) -> Result<Device> {
+    match word {
+        "as stored" => Ok(Device::Processor),
+        "cuda" => Ok(Device::Gpu),
+        #[cfg(feature = "wgpu")]
+        "vulkan" => Ok(Device::Vulkan),
+        other => Err(format!("{other}: no such precision or device of this program").into()),
+    }
+}
+
+/// What a GPU can do at best, or what lacks.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn look(device: Device) -> Result<()> {
+    let name = match engine::gpu() {
+        Ok(gpu) => format!("{}, {} GB, CUDA {}", gpu.name, gpu.memory_bytes / 1_000_000_000, gpu.cuda),
+        Err(lacks) if device == Device::Gpu => {
+            println!("{}", serde_json::json!({ "lacks": lacks.to_string() }));
+            return Ok(());
+        }
+        Err(_) => "whatever Vulkan has".into(),
+    };
+    let best = engine::gpu_speed(device)?;
+    let (bytes, products) = (best.bytes, best.products);
+    println!("{}", serde_json::json!({ "device": name, "bytes_per_s": bytes, "products_per_s": products }));
+    Ok(())
+}
+
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn look(_: Device) -> Result<()> {
+    println!("{}", serde_json::json!({ "lacks": engine::NoGpu::NotBuilt.to_string() }));
+    Ok(())
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn on_device(device: Device) -> Result<(u64, u64)> {
+    Ok(engine::gpu_memory(device)?)
+}
+
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn on_device(_: Device) -> Result<(u64, u64)> {
+    Err(engine::NoGpu::NotBuilt.to_string().into())
 }
 
 /// What a task took.
@@ -84,7 +155,7 @@ fn timed(work: impl FnOnce() -> Result<usize>) -> Result<Taken> {
 }
 
 enum Model {
-    Decoder { scheduler: Box<Scheduler>, generator: Arc<Generator>, drawn: u32, threads: usize },
+    Decoder { scheduler: Box<Scheduler>, generator: Arc<Generator>, drawn: u32, options: Options },
     Encoder { embedder: Embedder, threads: usize },
 }
 
@@ -95,15 +166,19 @@ impl Model {
             Kind::Embedder => Ok(Model::Encoder { embedder: Embedder::load_with(dir, threads)?, threads }),
             Kind::Generator => {
                 let generator = Arc::new(Generator::open_with(dir, options)?);
+                let (sequences, prefill_chunk) = match options.device {
+                    Device::Processor => (SEQUENCES, CHUNK),
+                    _ => (GPU_SEQUENCES, GPU_CHUNK),
+                };
                 let limits = Limits {
                     kv_bytes: context * generator.facts().cached_bytes,
-                    sequences: SEQUENCES,
-                    prefill_chunk: 512,
+                    sequences,
+                    prefill_chunk,
                     sharing: Sharing::Request,
                     ..Limits::default()
                 };
                 let scheduler = Box::new(Scheduler::new(generator.clone(), limits)?);
-                Ok(Model::Decoder { scheduler, generator, drawn: 1, threads })
+                Ok(Model::Decoder { scheduler, generator, drawn: 1, options })
             }
         }
     }
@@ -122,8 +197,19 @@ impl Model {
 
     fn threads(&self) -> usize {
         match self {
-            Model::Decoder { threads, .. } | Model::Encoder { threads, .. } => (*threads).max(1),
+            Model::Decoder { options, .. } => options.threads.max(1),
+            Model::Encoder { threads, .. } => (*threads).max(1),
         }
+    }
+
+    /// Bytes of weights, of a token's keys and values, and of what the device holds and took for all.
+    fn held(&self) -> Result<serde_json::Value> {
+        let Model::Decoder { generator, options, .. } = self else {
+            return Err("this model continues no text".into());
+        };
+        let (held, taken) = on_device(options.device)?;
+        let (weights, token) = (generator.weight_bytes(), generator.facts().cached_bytes);
+        Ok(serde_json::json!({ "weights": weights, "token": token, "held": held, "taken": taken }))
     }
 
     /// Enters a request of `prompt` tokens that nobody had before, and at most `answer` tokens behind it.
@@ -131,7 +217,8 @@ impl Model {
         let Model::Decoder { scheduler, generator, drawn, .. } = self else {
             return Err("this model continues no text".into());
         };
-        let ids = (0..prompt).map(|_| draw(drawn) % 150_000).collect();
+        let words = (generator.facts().vocabulary as u32).min(150_000);
+        let ids = (0..prompt).map(|_| draw(drawn) % words).collect();
         let request = Request {
             sampling: Sampling { temperature: Some(0.0), ..Sampling::default() },
             max_tokens: Some(answer),

@@ -8,6 +8,12 @@
 //! burn's CUDA backend panics where a library lacks, so nothing of it is touched before all of this held. Without the
 //! feature `cuda` there never is a GPU.
 
+#[cfg(feature = "cubes")]
+use crate::EngineError;
+#[cfg(feature = "cubes")]
+use crate::generate::Device;
+#[cfg(feature = "cubes")]
+use crate::kernels::gpu::{Board, Speed};
 use std::path::PathBuf;
 
 /// A GPU that can be computed with.
@@ -90,24 +96,42 @@ pub fn gpu() -> Result<Gpu, NoGpu> {
     Err(NoGpu::NotBuilt)
 }
 
-/// What the first GPU can do at best.
+/// What a device of GPUs' kernels can do at best.
 ///
 /// # Errors
-/// No GPU, and whatever goes wrong on it.
-#[cfg(feature = "cuda")]
-pub fn gpu_speed() -> Result<crate::kernels::gpu::Speed, crate::EngineError> {
-    gpu()?;
-    crate::kernels::gpu::Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.speed()
+/// No such device, and whatever goes wrong on it.
+#[cfg(feature = "cubes")]
+pub fn gpu_speed(device: Device) -> Result<Speed, EngineError> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Gpu => {
+            gpu()?;
+            // Two gibibytes, and what keeps a large device busy.
+            Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.speed(1 << 28, 8192)
+        }
+        #[cfg(feature = "wgpu")]
+        // What a processor that plays a GPU does in a moment.
+        Device::Vulkan => Board::<cubecl::wgpu::WgpuRuntime>::new(Default::default())?.speed(1 << 22, 256),
+        _ => Err(NoGpu::NotBuilt.into()),
+    }
 }
 
-/// Bytes of the first GPU that buffers of this thread hold, and that were taken from it for them.
+/// Bytes of a device that are held by buffers of models that this thread loaded, and bytes that are taken from it for them.
 ///
 /// # Errors
-/// No GPU, and whatever goes wrong on it.
-#[cfg(feature = "cuda")]
-pub fn gpu_memory() -> Result<(u64, u64), crate::EngineError> {
-    gpu()?;
-    crate::kernels::gpu::Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.memory()
+/// As [`gpu_speed`].
+#[cfg(feature = "cubes")]
+pub fn gpu_memory(device: Device) -> Result<(u64, u64), EngineError> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Gpu => {
+            gpu()?;
+            Board::<cubecl::cuda::CudaRuntime>::new(Default::default())?.memory()
+        }
+        #[cfg(feature = "wgpu")]
+        Device::Vulkan => Board::<cubecl::wgpu::WgpuRuntime>::new(Default::default())?.memory(),
+        _ => Err(NoGpu::NotBuilt.into()),
+    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ mod weights;
 mod wordpiece;
 
 pub use device::{Gpu, NoGpu, gpu};
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cubes")]
 pub use device::{gpu_memory, gpu_speed};
 pub use embedder::{Embedder, Embeddings, Facts, MAX_TEXT_BYTES, inspect};
 pub use error::EngineError;

@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::decoder::{CONTEXT, Decoder};
+use common::decoder::{CONTEXT, Decoder, Sizes};
 use engine::{
     ClientId, Device, EngineError, Event, Generator, KNOWN_ANSWERS, Limits, Options, Precision, Prompt,
-    Request, RequestId, Sampling, Scheduler, Sharing, Usage, complete,
+    Request, RequestId, Sampling, Scheduler, Sharing, Usage, complete, gpu_memory,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -220,4 +220,162 @@ fn the_longest_prompt_fits() {
     let dir = Decoder::wide(15).write();
     let logits = open(dir.path(), OURS).logits(&tokens(CONTEXT - 1, 5)).unwrap();
     assert!(logits.iter().all(|logit| logit.is_finite()));
+}
+
+/// A Qwen3 with rows that are long enough for all planes of a cube to share one, and room for many blocks.
+fn long(seed: u64) -> Decoder {
+    let mut decoder = Decoder::sized(seed, Sizes { width: 256, inner: 512, queries: 8, keys: 2, head: 32 });
+    decoder.config["max_position_embeddings"] = 1024.into();
+    decoder
+}
+
+/// Submits at once, and gives text and usage of each.
+fn together(
+    generator: &Arc<Generator>,
+    prompts: &[Vec<u32>],
+    most: usize,
+    chunk: usize,
+) -> Vec<(String, Usage)> {
+    let mut scheduler = Scheduler::new(generator.clone(), limits(4096, chunk)).unwrap();
+    let submit = |prompt: &Vec<u32>| {
+        let prepared = generator.prepare(greedy(prompt.clone(), most), None).unwrap();
+        scheduler.submit(ClientId(1), prepared).unwrap()
+    };
+    let ids: Vec<RequestId> = prompts.iter().map(submit).collect();
+    let mut answers = run(&mut scheduler);
+    ids.iter().map(|id| answers.remove(id).unwrap()).collect()
+}
+
+#[test]
+fn planes_that_share_a_row_of_weights_find_what_burns_transformer_finds() {
+    let dir = long(21).write();
+    let plain = open(dir.path(), PLAIN);
+    for (precision, most) in [(Precision::Stored, 1e-4), (Precision::Int8, 0.1)] {
+        let ours = open(dir.path(), Options { precision, ..OURS });
+        for len in [1, 5, 8, 9, 40] {
+            let prompt = tokens(len, 4);
+            let found = apart(&ours.logits(&prompt).unwrap(), &plain.logits(&prompt).unwrap());
+            assert!(found < most, "{precision:?}: {found} behind {len} tokens");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_over_many_blocks_has_the_logits_of_burns_transformer_and_is_used_again() {
+    let dir = long(22).write();
+    let (ours, plain) = (open(dir.path(), OURS), open(dir.path(), PLAIN));
+    let prompt = tokens(900, 6);
+    let most = apart(&ours.logits(&prompt).unwrap(), &plain.logits(&prompt).unwrap());
+    assert!(most < 1e-3, "{most} behind {} tokens", prompt.len());
+    let mut scheduler = Scheduler::new(ours.clone(), limits(4096, 64)).unwrap();
+    let answers = [0, 896].map(|cached| {
+        let prepared = ours.prepare(greedy(prompt.clone(), 8), None).unwrap();
+        let id = scheduler.submit(ClientId(1), prepared).unwrap();
+        let (text, usage) = run(&mut scheduler).remove(&id).unwrap();
+        assert_eq!((usage.prompt_tokens, usage.cached_tokens), (900, cached));
+        text
+    });
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn more_answers_than_a_row_of_weights_meets_at_a_time_are_those_alone() {
+    let dir = long(23).write();
+    for precision in [Precision::Stored, Precision::Int8] {
+        let ours = open(dir.path(), Options { precision, ..OURS });
+        let prompts: Vec<Vec<u32>> = (0..12).map(|i| tokens(3 + 5 * i, i as u32)).collect();
+        let beside = together(&ours, &prompts, 6, 64);
+        for (prompt, (text, usage)) in prompts.iter().zip(&beside) {
+            let alone = together(&ours, std::slice::from_ref(prompt), 6, 64).remove(0);
+            assert_eq!(
+                (&alone.0, alone.1.completion_tokens),
+                (text, usage.completion_tokens),
+                "{precision:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_request_frees_its_room_and_leaves_the_others_as_they_are() {
+    let dir = long(24).write();
+    let ours = open(dir.path(), OURS);
+    let kept = tokens(30, 1);
+    let right = together(&ours, std::slice::from_ref(&kept), 24, 64).remove(0).0;
+    // Room for two: the third waits until one of them is cancelled.
+    let kv_bytes = 128 * ours.facts().cached_bytes;
+    let room = Limits { kv_bytes, sharing: Sharing::Request, ..limits(0, 64) };
+    let mut scheduler = Scheduler::new(ours.clone(), room).unwrap();
+    let mut submit = |prompt: &[u32]| {
+        let prepared = ours.prepare(greedy(prompt.to_vec(), 24), None).unwrap();
+        scheduler.submit(ClientId(1), prepared).unwrap()
+    };
+    let ids = [submit(&kept), submit(&tokens(30, 2)), submit(&kept)];
+    let (mut texts, mut ended) = (BTreeMap::<RequestId, String>::new(), vec![]);
+    for step in 0.. {
+        if step == 4 {
+            scheduler.cancel(ids[1]);
+        }
+        for event in scheduler.step() {
+            match event {
+                Event::Text { id, text, .. } => *texts.entry(id).or_default() += &text,
+                Event::Finished { id, .. } => ended.push(id),
+                Event::Failed { error, .. } => panic!("{error}"),
+                Event::Started { .. } => {}
+            }
+        }
+        if scheduler.is_idle() {
+            break;
+        }
+    }
+    assert_eq!(ended, [ids[0], ids[2]]);
+    assert_eq!((&texts[&ids[0]], &texts[&ids[2]]), (&right, &right));
+}
+
+#[test]
+fn a_device_holds_weights_keys_and_values_and_little_else_however_often_they_are_made() {
+    let dir = long(25).write();
+    // A thread of its own has pools of its own: other tests leave nothing in them.
+    let bound = |kv: u64, weights: u64| (kv + weights) as f64 * 1.15;
+    let computed = std::thread::spawn(move || {
+        let ours = open(dir.path(), OURS);
+        let kv_bytes = 400 << 20;
+        let of = |generator: &Arc<Generator>| {
+            // No scheduler makes more blocks than its sequences can fill.
+            let limits = Limits { kv_bytes, sequences: 512, sharing: Sharing::Request, ..Limits::default() };
+            Scheduler::new(generator.clone(), limits).unwrap()
+        };
+        let most = bound(kv_bytes as u64, ours.weight_bytes());
+        // The self-test of a worker makes and drops two, and the thread that serves has the third.
+        for _ in 0..2 {
+            let mut scheduler = of(&ours);
+            let prepared = ours.prepare(greedy(tokens(20, 3), 2), None).unwrap();
+            scheduler.submit(ClientId(0), prepared).unwrap();
+            run(&mut scheduler);
+        }
+        let (serving, generator) = (of(&ours), ours.clone());
+        let serving = std::thread::spawn(move || {
+            let mut scheduler = serving;
+            for seed in 0..3 {
+                let prepared = generator.prepare(greedy(tokens(600, seed), 8), None).unwrap();
+                scheduler.submit(ClientId(0), prepared).unwrap();
+            }
+            run(&mut scheduler);
+            // What this thread's own stream took: nothing.
+            (gpu_memory(DEVICE).unwrap(), scheduler)
+        });
+        let (elsewhere, scheduler) = serving.join().unwrap();
+        let (held, taken) = gpu_memory(DEVICE).unwrap();
+        println!(
+            "{kv_bytes} of keys and values, {} of weights: {held} held, {taken} taken",
+            ours.weight_bytes()
+        );
+        assert!(held >= kv_bytes as u64 + ours.weight_bytes(), "{held}");
+        assert!((taken as f64) < most, "{taken} taken, at most {most} expected");
+        assert_eq!(elsewhere.1, 0, "taken by a stream of another thread");
+        drop(scheduler);
+        let (_, taken) = gpu_memory(DEVICE).unwrap();
+        assert!(taken < kv_bytes as u64 / 2, "{taken} taken behind a scheduler that is gone");
+    });
+    computed.join().unwrap();
 }

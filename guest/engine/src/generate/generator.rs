@@ -155,6 +155,11 @@ impl Generator {
         &self.facts
     }
 
+    /// Bytes of weights that this model's device holds.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
     /// How much to take on where this model has a GPU's memory, or a part of it, for itself: what its weights and the work
     /// between layers leave goes to keys and values.
     pub fn limits_of(&self, memory_bytes: u64) -> Limits {

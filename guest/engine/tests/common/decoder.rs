@@ -10,6 +10,18 @@ pub const LAYERS: usize = 2;
 pub const VOCABULARY: usize = 264;
 pub const CONTEXT: usize = 96;
 
+/// Elements of hidden states, between gate and down, and of a head; heads of queries, and of keys.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub width: usize,
+    pub inner: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub head: usize,
+}
+
+const SMALL: Sizes = Sizes { width: WIDTH, inner: 24, queries: 4, keys: 2, head: WIDTH / 4 };
+
 /// A decoder's folder that a test may spoil before it is written.
 pub struct Decoder {
     pub config: Value,
@@ -32,21 +44,26 @@ impl Decoder {
             described: json!({"eos_token": "<|end|>", "chat_template":
                 "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"}),
             generation: json!({}),
-            tensors: tensors(seed, WIDTH, 24, false),
+            tensors: tensors(seed, SMALL, false),
         }
     }
 
     /// A Qwen3 that is wide enough for every loop of a GPU's kernels: heads of 24, three of them for one of keys, normed.
     pub fn wide(seed: u64) -> Decoder {
+        Decoder::sized(seed, Sizes { width: 96, inner: 160, queries: 12, keys: 4, head: 24 })
+    }
+
+    /// A Qwen3 of these sizes.
+    pub fn sized(seed: u64, sizes: Sizes) -> Decoder {
         let mut decoder = Decoder::random(seed);
-        let sizes = json!({
-            "architectures": ["Qwen3ForCausalLM"], "hidden_size": 96, "intermediate_size": 160,
-            "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 24,
+        let fields = json!({
+            "architectures": ["Qwen3ForCausalLM"], "hidden_size": sizes.width, "intermediate_size": sizes.inner,
+            "num_attention_heads": sizes.queries, "num_key_value_heads": sizes.keys, "head_dim": sizes.head,
         });
-        for (name, value) in sizes.as_object().expect("an object") {
+        for (name, value) in fields.as_object().expect("an object") {
             decoder.config[name] = value.clone();
         }
-        decoder.tensors = tensors(seed, 96, 160, true);
+        decoder.tensors = tensors(seed, sizes, true);
         decoder
     }
 
@@ -105,19 +122,15 @@ fn tokenizer() -> Value {
     })
 }
 
-/// Random weights; `normed` ones have norms of heads, and three heads to one of keys instead of two.
-fn tensors(
-    seed: u64,
-    width: usize,
-    inner: usize,
-    normed: bool,
-) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+/// Random weights; `normed` ones have norms of heads.
+fn tensors(seed: u64, sizes: Sizes, normed: bool) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+    let Sizes { width, inner, head, .. } = sizes;
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("model.embed_tokens.weight".into(), vec![VOCABULARY, width]),
         ("lm_head.weight".into(), vec![VOCABULARY, width]),
         ("model.norm.weight".into(), vec![width]),
     ];
-    let (queries, keys, head) = if normed { (288, 96, 24) } else { (width, width / 2, width / 4) };
+    let (queries, keys) = (sizes.queries * head, sizes.keys * head);
     for layer in 0..LAYERS {
         let mut tensor = |part: &str, shape: &[usize]| {
             shapes.push((format!("model.layers.{layer}.{part}.weight"), shape.to_vec()));

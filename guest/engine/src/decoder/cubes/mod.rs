@@ -3,7 +3,7 @@
 //! ```text
 //! device     weights as they are stored, or bf16, f32, bytes; keys and values as wide, in blocks; no copy of either
 //! a pass     host -> device   word rows, angles, where tokens stand: a few small buffers
-//!            each layer       norm, qkv, turn (and keys to their blocks), attend, out, norm, gate and up, gated, down
+//!            each layer       norm and qkv, turn (and keys to their blocks), attend, out, norm and gate and up, down
 //!            device -> host   the logits that are asked for, once
 //! ```
 //! All tokens of a pass go through one sequence of kernels, however many requests they are of. Between layers stands single
@@ -101,19 +101,14 @@ impl<R: CubeRuntime, W: Width> Cubes<R, W> {
         pool: &Pool<W>,
     ) -> Result<(), EngineError> {
         let (board, shape, heads) = (&self.board, &self.shape, self.shape.all_heads());
-        let (eps, tokens) = (shape.eps as f32, x.len() / shape.width);
+        let eps = shape.eps as f32;
         let pools = (&pool.keys, &pool.values);
-        let normed = board.norm::<W>(x, None, &layer.before_attention, eps);
-        let qkv = board.empty(tokens * heads.all());
-        board.linear(&normed, &layer.qkv, &qkv, false)?;
+        let qkv = board.normed(x, &layer.before_attention, eps, &layer.qkv)?;
         let angles = (&pass.cos, &pass.sin);
         let q = board.turn(&qkv, layer.head_norms.as_ref(), angles, &pass.places, pools, heads, eps);
         let seen = board.attend(&q, pools, &pass.places, heads, BLOCK);
         board.linear(&seen, &layer.out, x, true)?;
-        let normed = board.norm::<W>(x, None, &layer.before_mlp, eps);
-        let both = board.empty(tokens * 2 * shape.inner);
-        board.linear(&normed, &layer.gate_up, &both, false)?;
-        let gated = board.gated::<W>(&both, shape.inner);
+        let gated = board.normed_gates(x, &layer.before_mlp, eps, &layer.gate_up)?;
         board.linear(&gated, &layer.down, x, true)
     }
 
@@ -134,12 +129,21 @@ impl<R: CubeRuntime, W: Width> Cubes<R, W> {
             end += piece.ids.len() as u32;
             wanted.extend(piece.logits.then_some(end - 1));
         }
+        self.logits(&x, &wanted)
+    }
+
+    /// Logits of some rows, in ascending order.
+    fn logits(&self, x: &Buffer<f32>, wanted: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let (board, eps) = (&self.board, self.shape.eps as f32);
         let Some(largest) = wanted.last().map(|row| *row as usize) else { return Ok(vec![]) };
-        let rows = self.board.upload(&wanted);
-        let last = self.board.norm::<W>(&x, Some((&rows, largest)), &self.norm, self.shape.eps as f32);
-        let logits = self.board.empty(wanted.len() * self.shape.vocabulary);
-        self.board.linear_by_rows(&last, &self.head, &logits);
-        self.board.read(&logits)
+        if wanted.len() == x.len() / self.shape.width && self.head.few(wanted.len()) {
+            return board.read(&board.normed(x, &self.norm, eps, &self.head)?);
+        }
+        let rows = board.upload(wanted);
+        let last = board.norm::<W>(x, Some((&rows, largest)), &self.norm, eps);
+        let logits = board.empty(wanted.len() * self.shape.vocabulary);
+        board.linear_of_head(&last, &self.head, &logits)?;
+        board.read(&logits)
     }
 }
 
@@ -148,7 +152,7 @@ impl<R: CubeRuntime, W: Width> Model for Cubes<R, W> {
         let rows = blocks * BLOCK;
         let len = rows * self.shape.kv_heads * self.shape.head;
         let pool = || Pool { keys: self.board.lasting(len), values: self.board.lasting(len) };
-        let pools = (0..self.shape.layers).map(|_| pool()).collect();
+        let pools = self.board.on(|| (0..self.shape.layers).map(|_| pool()).collect());
         Box::new(Running { decoder: self, pools, rows })
     }
 
@@ -167,6 +171,14 @@ struct Running<R: CubeRuntime, W> {
 
 impl<R: CubeRuntime, W: Width> Runner for Running<R, W> {
     fn forward(&mut self, pieces: &[Piece<'_>]) -> Result<Vec<f32>, EngineError> {
-        self.decoder.forward(pieces, &self.pools, self.rows)
+        self.decoder.board.on(|| self.decoder.forward(pieces, &self.pools, self.rows))
+    }
+}
+
+impl<R: CubeRuntime, W> Drop for Running<R, W> {
+    /// Keys and values are most of a device's memory: whoever comes next may want blocks of another size.
+    fn drop(&mut self) {
+        self.pools.clear();
+        self.decoder.board.on(|| self.decoder.board.give_back());
     }
 }

@@ -5,27 +5,35 @@
 //!
 //! Buffers are freed by whoever drops the last handle; weights, keys and values are allocated to their own size
 //! ([`Board::lasting`]), what lies between layers comes from pools that are used again.
+//!
+//! CubeCL has a stream for each thread, and each stream has pools of its own: what one thread gives back, another can't have. So
+//! a board works on one stream whatever thread calls ([`Board::on`]).
 
 use super::ops;
+use super::products::FEW;
 use crate::error::{EngineError, shorten};
 use burn::tensor::{DType, Element, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use cubecl::stream_id::StreamId;
 use std::marker::PhantomData;
 
-/// Most tokens that a row of weights meets at a time; more go to products of matrices.
-const FEW: usize = 8;
-/// Planes of a cube that multiplies by rows of weights, and of one that norms.
+/// Planes of a cube that norms or turns.
 const PLANES: usize = 4;
+/// Planes that each of a device's multiprocessors should have for reading weights, and multiprocessors where none are told.
+const BUSY: usize = 32;
+const PROCESSORS: usize = 64;
 /// Most planes of a cube that attends.
 const ATTENDING: usize = 16;
+/// Most cubes that attend for one token and head, and fewest positions that each of their planes has.
+const PARTS: usize = 32;
+const POSITIONS: usize = 4;
 /// Bytes of shared memory that such a cube may take: every device has these.
 const SHARED: usize = 16 * 1024;
 /// Units of a cube whose units know nothing of each other.
-const UNITS: usize = 256;
+pub(super) const UNITS: usize = 256;
 
 /// What a weight is made of, and what multiplies it: f32, f16 or bf16.
 pub(crate) trait Width: Float + CubeElement + Element {}
@@ -33,8 +41,8 @@ impl<T: Float + CubeElement + Element> Width for T {}
 
 /// Numbers on a device, one after the other.
 pub(crate) struct Buffer<T> {
-    handle: Handle,
-    len: usize,
+    pub(super) handle: Handle,
+    pub(super) len: usize,
     kind: PhantomData<T>,
 }
 
@@ -49,21 +57,6 @@ impl<T> Buffer<T> {
     pub fn len(&self) -> usize {
         self.len
     }
-}
-
-/// A matrix that is multiplied by: `[outputs, inputs]`, row after row.
-pub(crate) struct Weight<W> {
-    pub outputs: usize,
-    pub inputs: usize,
-    pub form: Form<W>,
-}
-
-/// How a matrix is held.
-pub(crate) enum Form<W> {
-    /// As wide as what multiplies it.
-    Wide(Buffer<W>),
-    /// Bytes, four in a word, and a scale for [`ops::GROUP`] of them.
-    Bytes(Buffer<u32>, Buffer<f32>),
 }
 
 /// Heads of a decoder.
@@ -92,13 +85,18 @@ pub(crate) struct Places {
     spans: Buffer<u32>,
     /// Rows of the pool.
     pool: usize,
+    /// Most positions that a token sees.
+    seen: usize,
 }
 
 /// A device.
 pub(crate) struct Board<R: CubeRuntime> {
-    client: ComputeClient<R>,
+    pub(super) client: ComputeClient<R>,
     device: R::Device,
-    lanes: usize,
+    pub(super) lanes: usize,
+    /// Planes that keep all of the device busy.
+    pub(super) wanted: usize,
+    stream: StreamId,
 }
 
 impl<R: CubeRuntime> Board<R> {
@@ -115,7 +113,19 @@ impl<R: CubeRuntime> Board<R> {
             let reason = format!("planes of {least} to {most} units, expected one size");
             return Err(EngineError::Device { reason });
         }
-        Ok(Board { lanes: least as usize, client, device })
+        let processors = hardware.num_streaming_multiprocessors.map_or(PROCESSORS, |count| count as usize);
+        let (lanes, wanted) = (least as usize, processors * BUSY);
+        Ok(Board { client, device, lanes, wanted, stream: StreamId::current() })
+    }
+
+    /// Does work on this board's stream, whatever thread this is.
+    pub fn on<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.stream.executes(work)
+    }
+
+    /// Gives memory back to the device that no buffer holds.
+    pub fn give_back(&self) {
+        self.client.memory_cleanup();
     }
 
     /// Whether the device computes with numbers of this kind.
@@ -200,6 +210,7 @@ impl<R: CubeRuntime> Board<R> {
             table: self.upload(table),
             spans: self.upload(spans.as_flattened()),
             pool,
+            seen: spans.iter().map(|span| span[1] as usize).max().unwrap_or(0),
         }
     }
 
@@ -235,130 +246,6 @@ impl<R: CubeRuntime> Board<R> {
                 eps,
                 picked.is_some(),
                 PLANES,
-            );
-        }
-        out
-    }
-
-    /// `out (+)= x * weight^T`; `x` is `[tokens, inputs]`, `out` `[tokens, outputs]`.
-    ///
-    /// # Errors
-    /// A product for which burn finds no kernel.
-    pub fn linear<W: Width>(
-        &self,
-        x: &Buffer<W>,
-        weight: &Weight<W>,
-        out: &Buffer<f32>,
-        add: bool,
-    ) -> Result<(), EngineError> {
-        let tokens = x.len / weight.inputs;
-        assert!(x.len == tokens * weight.inputs && out.len == tokens * weight.outputs, "rows of a product");
-        if tokens > FEW {
-            return self.product(x, weight, out, add);
-        }
-        self.few(x, weight, out, 0..tokens, add);
-        Ok(())
-    }
-
-    /// The same for few tokens at a time: however many there are, no matrix is widened.
-    pub fn linear_by_rows<W: Width>(&self, x: &Buffer<W>, weight: &Weight<W>, out: &Buffer<f32>) {
-        let tokens = x.len / weight.inputs;
-        assert!(x.len == tokens * weight.inputs && out.len == tokens * weight.outputs, "rows of a product");
-        for first in (0..tokens).step_by(FEW) {
-            self.few(x, weight, out, first..(first + FEW).min(tokens), false);
-        }
-    }
-
-    fn few<W: Width>(
-        &self,
-        x: &Buffer<W>,
-        weight: &Weight<W>,
-        out: &Buffer<f32>,
-        tokens: std::ops::Range<usize>,
-        add: bool,
-    ) {
-        let Weight { outputs, inputs, form } = weight;
-        let count = CubeCount::Static(outputs.div_ceil(PLANES) as u32, 1, 1);
-        let (dim, first, tokens) = (self.planes(PLANES), tokens.start, tokens.len());
-        // SAFETY: `outputs` rows of `inputs` weights (asserted where weights are made), `tokens` rows of `x` and `out`.
-        unsafe {
-            match form {
-                Form::Wide(w) => {
-                    let n = self.at_a_time(size_of::<W>(), *inputs);
-                    ops::gemv::launch_unchecked::<W, R>(
-                        &self.client,
-                        count,
-                        dim,
-                        n,
-                        arg(&x.handle, x.len),
-                        arg(&w.handle, w.len),
-                        arg(&out.handle, out.len),
-                        inputs / n,
-                        *outputs,
-                        first,
-                        tokens,
-                        add,
-                    );
-                }
-                Form::Bytes(w, scales) => ops::gemv8::launch_unchecked::<W, R>(
-                    &self.client,
-                    count,
-                    dim,
-                    4,
-                    4,
-                    arg(&x.handle, x.len),
-                    arg(&w.handle, w.len),
-                    arg(&scales.handle, scales.len),
-                    arg(&out.handle, out.len),
-                    inputs / 16,
-                    *outputs,
-                    first,
-                    tokens,
-                    add,
-                ),
-            }
-        }
-    }
-
-    /// Many tokens: burn's product of matrices, with the device's matrix units where it has them.
-    fn product<W: Width>(
-        &self,
-        x: &Buffer<W>,
-        weight: &Weight<W>,
-        out: &Buffer<f32>,
-        add: bool,
-    ) -> Result<(), EngineError> {
-        let Weight { outputs, inputs, form } = weight;
-        let tokens = x.len / inputs;
-        let wide = match form {
-            Form::Wide(w) => w.clone(),
-            Form::Bytes(w, scales) => self.widen(w, scales),
-        };
-        let lhs = self.tensor(&x.handle, [tokens, *inputs], W::dtype());
-        let mut rhs = self.tensor(&wide.handle, [*outputs, *inputs], W::dtype());
-        rhs.meta.swap(0, 1);
-        let sum = if add { self.empty::<f32>(out.len) } else { out.clone() };
-        let result = self.tensor(&sum.handle, [tokens, *outputs], DType::F32);
-        matmul(lhs, rhs, Some(result), MatmulStrategy::Cube, DType::F32)
-            .map_err(|error| failed(format!("{error:?}")))?;
-        if add {
-            self.add(&sum, out);
-        }
-        Ok(())
-    }
-
-    fn widen<W: Width>(&self, w: &Buffer<u32>, scales: &Buffer<f32>) -> Buffer<W> {
-        let out = self.empty::<W>(w.len * 4);
-        // SAFETY: four numbers a word, a scale for eight words: asserted where weights are made.
-        unsafe {
-            ops::widen::launch_unchecked::<W, R>(
-                &self.client,
-                units(w.len),
-                CubeDim::new_1d(UNITS as u32),
-                arg(&w.handle, w.len),
-                arg(&scales.handle, scales.len),
-                arg(&out.handle, out.len),
-                w.len,
             );
         }
         out
@@ -416,20 +303,30 @@ impl<R: CubeRuntime> Board<R> {
         heads: Heads,
         block: usize,
     ) -> Buffer<W> {
-        let Places { tokens, table, spans, pool, .. } = places;
+        let Places { tokens, table, spans, pool, seen, .. } = places;
         let cached = pool * heads.keys * heads.size;
         assert!(pools.0.len == cached && pools.1.len == cached, "pools of keys and values");
         assert_eq!(q.len, tokens * heads.queries * heads.size, "queries");
         let out = self.empty::<W>(q.len);
         let n = self.beside_single(heads.size);
-        let group = heads.queries / heads.keys;
+        let (group, vectors) = (heads.queries / heads.keys, heads.size / n);
         let fitting = SHARED / (group * (heads.size + 2) * size_of::<f32>());
         let planes = fitting.clamp(1, if *tokens > FEW { PLANES } else { ATTENDING });
+        let cubes = self.parts(tokens * heads.keys * planes, planes, *seen);
+        let count = CubeCount::Static(heads.keys as u32, *tokens as u32, cubes as u32);
+        let found =
+            (cubes > 1).then(|| self.empty::<f32>(tokens * heads.queries * cubes * (vectors + 2) * n));
+        let (to, len) = found.as_ref().map_or((&out.handle, out.len), |found| (&found.handle, found.len));
+        let attend = if found.is_some() {
+            ops::attend::launch_unchecked::<W, f32, R>
+        } else {
+            ops::attend::launch_unchecked::<W, W, R>
+        };
         // SAFETY: spans lie within the table, blocks within the pool, which `Places` looked at.
         unsafe {
-            ops::attend::launch_unchecked::<W, W, R>(
+            attend(
                 &self.client,
-                CubeCount::Static(heads.keys as u32, *tokens as u32, 1),
+                count,
                 self.planes(planes),
                 n,
                 arg(&q.handle, q.len),
@@ -437,17 +334,51 @@ impl<R: CubeRuntime> Board<R> {
                 arg(&pools.1.handle, cached),
                 arg(&table.handle, table.len),
                 arg(&spans.handle, spans.len),
-                arg(&out.handle, out.len),
+                arg(to, len),
                 1.0 / (heads.size as f32).sqrt(),
                 heads.keys,
                 block,
                 group,
-                heads.size / n,
+                vectors,
                 self.lanes,
                 planes,
+                cubes,
             );
         }
+        if let Some(found) = found {
+            self.whole(&found, &out, vectors, n, cubes);
+        }
         out
+    }
+
+    /// Joins what cubes found of the same heads.
+    fn whole<W: Width>(&self, found: &Buffer<f32>, out: &Buffer<W>, vectors: usize, n: usize, cubes: usize) {
+        let all = out.len / n;
+        assert_eq!(found.len * vectors, all * cubes * (vectors + 2) * n, "parts of all heads");
+        // SAFETY: as long as asserted.
+        unsafe {
+            ops::whole::launch_unchecked::<W, R>(
+                &self.client,
+                units(all),
+                CubeDim::new_1d(UNITS as u32),
+                n,
+                arg(&found.handle, found.len),
+                arg(&out.handle, out.len),
+                all,
+                vectors,
+                cubes,
+            );
+        }
+    }
+
+    /// Cubes among which the positions of a token are divided: one where its `planes` and those of the others keep the device busy,
+    /// more where they don't, as long as each plane has some positions.
+    fn parts(&self, all: usize, planes: usize, seen: usize) -> usize {
+        let mut parts = 1;
+        while parts < PARTS && all * parts < self.wanted && seen >= 2 * parts * planes * POSITIONS {
+            parts *= 2;
+        }
+        parts
     }
 
     /// `silu(gate) * up` of `[tokens, 2 * inner]`.
@@ -490,51 +421,36 @@ impl<R: CubeRuntime> Board<R> {
     }
 
     /// Numbers of `size` bytes that a unit loads at a time, in rows of `width`: as many as the device likes.
-    fn at_a_time(&self, size: usize, width: usize) -> usize {
+    pub(super) fn at_a_time(&self, size: usize, width: usize) -> usize {
         self.client.io_optimized_vector_sizes(size).find(|n| width.is_multiple_of(*n)).unwrap_or(1)
     }
 
     /// The same where single precision is read or written too.
-    fn beside_single(&self, width: usize) -> usize {
+    pub(super) fn beside_single(&self, width: usize) -> usize {
         self.at_a_time(size_of::<f32>(), width)
     }
 
-    fn planes(&self, planes: usize) -> CubeDim {
+    pub(super) fn planes(&self, planes: usize) -> CubeDim {
         CubeDim::new_2d(self.lanes as u32, planes as u32)
     }
 
-    fn tensor(&self, handle: &Handle, shape: [usize; 2], dtype: DType) -> CubeTensor<R> {
+    pub(super) fn tensor(&self, handle: &Handle, shape: [usize; 2], dtype: DType) -> CubeTensor<R> {
         let (client, device) = (self.client.clone(), self.device.clone());
         CubeTensor::new_contiguous(client, device, Shape::from(shape), handle.clone(), dtype)
     }
 }
 
-impl<W: Width> Weight<W> {
-    /// A matrix as wide as what multiplies it.
-    pub fn wide(buffer: Buffer<W>, outputs: usize, inputs: usize) -> Self {
-        assert_eq!(buffer.len, outputs * inputs, "weights of a matrix");
-        Weight { outputs, inputs, form: Form::Wide(buffer) }
-    }
-
-    /// A matrix in bytes; rows are whole groups.
-    pub fn bytes(words: Buffer<u32>, scales: Buffer<f32>, outputs: usize, inputs: usize) -> Self {
-        assert!(inputs.is_multiple_of(ops::GROUP) && words.len * 4 == outputs * inputs, "bytes of a matrix");
-        assert_eq!(scales.len * ops::GROUP, outputs * inputs, "a scale a group");
-        Weight { outputs, inputs, form: Form::Bytes(words, scales) }
-    }
-}
-
 /// A buffer as a kernel's argument. Its length is one that the caller's asserts bound.
-fn arg<R: Runtime>(handle: &Handle, len: usize) -> ArrayArg<R> {
+pub(super) fn arg<R: Runtime>(handle: &Handle, len: usize) -> ArrayArg<R> {
     // SAFETY: every buffer is made here with the length that it says.
     unsafe { ArrayArg::from_raw_parts(handle.clone(), len) }
 }
 
 /// Cubes for so many units.
-fn units(count: usize) -> CubeCount {
+pub(super) fn units(count: usize) -> CubeCount {
     CubeCount::Static(count.div_ceil(UNITS) as u32, 1, 1)
 }
 
-fn failed(error: impl std::fmt::Display) -> EngineError {
+pub(super) fn failed(error: impl std::fmt::Display) -> EngineError {
     EngineError::Device { reason: shorten(&error.to_string()) }
 }

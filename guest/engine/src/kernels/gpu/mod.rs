@@ -6,10 +6,13 @@ mod board;
 mod ops;
 #[cfg(feature = "cuda")]
 mod probe;
+mod products;
+mod rows;
 mod speed;
 
-pub(crate) use board::{Board, Buffer, Heads, Places, Weight, Width};
-pub(crate) use ops::GROUP;
+pub(crate) use board::{Board, Buffer, Heads, Places, Width};
 #[cfg(feature = "cuda")]
 pub(crate) use probe::probe;
+pub(crate) use products::Weight;
+pub(crate) use rows::GROUP;
 pub use speed::Speed;

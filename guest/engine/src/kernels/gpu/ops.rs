@@ -1,12 +1,11 @@
-//! The kernels themselves, for every runtime of CubeCL.
+//! The kernels themselves, for every runtime of CubeCL; those that multiply by weights are in `rows.rs`.
 //!
 //! ```text
 //! norm    one cube a row: root mean square norm, single precision in, as wide as the weights out
-//! gemv    one plane a row of weights and up to 8 tokens: each weight is read once, sums are in single precision
-//! gemv8   the same with weights in bytes: four in a word, a scale for 32
-//! widen   bytes and scales to numbers as wide as the weights, for products of many tokens
 //! turn    one plane a head of a token: norm of the head, rotary position; keys and values go to their place in the pool
-//! attend  one cube a token and head of keys: positions over planes, a head's elements over lanes, one pass over blocks
+//! attend  one cube a token and head of keys: positions over planes, a head's elements over lanes, one pass over blocks; several
+//!         cubes where few tokens see many positions, each with its part of them
+//! whole   what the parts found becomes one
 //! gated   silu(gate) * up
 //! add     y into x
 //! ```
@@ -17,17 +16,12 @@
 
 use cubecl::prelude::*;
 
-/// Bytes that share a scale.
-pub const GROUP: usize = 32;
-/// Bytes in a word, and what is added to each so that it has no sign.
-const BYTES: usize = 4;
-const OFFSET: f32 = 128.0;
 /// Below every logit of attention, and no infinity: differences of it stay numbers.
 const LEAST: f32 = -1.0e30;
 
 /// Sum of a vector's numbers.
 #[cube]
-fn sum_of<N: Size>(vector: Vector<f32, N>) -> f32 {
+pub fn sum_of<N: Size>(vector: Vector<f32, N>) -> f32 {
     f32::cast_from(Vector::vector_sum(vector))
 }
 
@@ -79,122 +73,6 @@ pub fn norm<O: Float, N: Size>(
     while i < width {
         out[row * width + i] = Vector::cast_from(x[from + i] * scale * gamma[i]);
         i += CUBE_DIM as usize;
-    }
-}
-
-/// `out[first + t] (+)= w * x[first + t]`.
-#[cube(launch_unchecked)]
-pub fn gemv<W: Float, N: Size>(
-    x: &Array<Vector<W, N>>,
-    w: &Array<Vector<W, N>>,
-    out: &mut Array<f32>,
-    width: usize,
-    outputs: usize,
-    first: usize,
-    #[comptime] tokens: usize,
-    #[comptime] add: bool,
-) {
-    let row = CUBE_POS_X as usize * CUBE_DIM_Y as usize + UNIT_POS_Y as usize;
-    if row < outputs {
-        let mut sums = Array::<Vector<f32, N>>::new(tokens);
-        #[unroll]
-        for t in 0..tokens {
-            sums[t] = Vector::new(0.0);
-        }
-        let mut i = UNIT_POS_X as usize;
-        while i < width {
-            let weight = Vector::<f32, N>::cast_from(w[row * width + i]);
-            #[unroll]
-            for t in 0..tokens {
-                sums[t] += weight * Vector::cast_from(x[(first + t) * width + i]);
-            }
-            i += CUBE_DIM_X as usize;
-        }
-        #[unroll]
-        for t in 0..tokens {
-            let sum = plane_sum(sum_of(sums[t]));
-            store(out, (first + t) * outputs + row, sum, add);
-        }
-    }
-}
-
-/// The first unit of a plane writes or adds.
-#[cube]
-fn store(out: &mut Array<f32>, at: usize, sum: f32, #[comptime] add: bool) {
-    if UNIT_POS_X == 0 {
-        if comptime!(add) {
-            out[at] += sum;
-        } else {
-            out[at] = sum;
-        }
-    }
-}
-
-/// A byte of a word, with its sign.
-#[cube]
-fn byte(word: u32, #[comptime] index: usize) -> f32 {
-    f32::cast_from((word >> comptime!(8 * index as u32)) & 255u32) - OFFSET
-}
-
-/// As [`gemv`], with four weights in a word and a scale for [`GROUP`] of them; vectors are of four words.
-#[cube(launch_unchecked)]
-pub fn gemv8<W: Float, N: Size, X: Size>(
-    x: &Array<Vector<W, X>>,
-    w: &Array<Vector<u32, N>>,
-    scales: &Array<f32>,
-    out: &mut Array<f32>,
-    width: usize,
-    outputs: usize,
-    first: usize,
-    #[comptime] tokens: usize,
-    #[comptime] add: bool,
-) {
-    let row = CUBE_POS_X as usize * CUBE_DIM_Y as usize + UNIT_POS_Y as usize;
-    let words = comptime!(BYTES);
-    let vectors_of_group = comptime!(GROUP / (BYTES * BYTES));
-    if row < outputs {
-        let mut sums = Array::<f32>::new(tokens);
-        #[unroll]
-        for t in 0..tokens {
-            sums[t] = 0.0;
-        }
-        let mut i = UNIT_POS_X as usize;
-        while i < width {
-            let packed = w[row * width + i];
-            let scale = scales[(row * width + i) / vectors_of_group];
-            #[unroll]
-            for t in 0..tokens {
-                let mut part = 0.0f32;
-                #[unroll]
-                for word in 0..words {
-                    let numbers = x[((first + t) * width + i) * words + word];
-                    #[unroll]
-                    for k in 0..words {
-                        part += byte(packed[word], k) * f32::cast_from(numbers[k]);
-                    }
-                }
-                sums[t] += part * scale;
-            }
-            i += CUBE_DIM_X as usize;
-        }
-        #[unroll]
-        for t in 0..tokens {
-            store(out, (first + t) * outputs + row, plane_sum(sums[t]), add);
-        }
-    }
-}
-
-/// `out[i] = byte i * its scale`, a word a unit.
-#[cube(launch_unchecked)]
-pub fn widen<W: Float>(w: &Array<u32>, scales: &Array<f32>, out: &mut Array<W>, words: usize) {
-    let at = ABSOLUTE_POS;
-    if at < words {
-        let bytes = comptime!(BYTES);
-        let scale = scales[at / comptime!(GROUP / BYTES)];
-        #[unroll]
-        for k in 0..bytes {
-            out[at * bytes + k] = W::cast_from(byte(w[at], k) * scale);
-        }
     }
 }
 
@@ -278,7 +156,8 @@ pub fn turn<C: Float>(
     }
 }
 
-/// Attention of a token's group of heads over the positions up to its own, with a running maximum.
+/// Attention of a token's group of heads over the positions up to its own, with a running maximum. Of several parts each leaves its
+/// sums for `whole`, and behind them its maximum and the sum of its weights.
 #[cube(launch_unchecked)]
 pub fn attend<C: Float, O: Float, N: Size>(
     q: &Array<Vector<f32, N>>,
@@ -294,6 +173,7 @@ pub fn attend<C: Float, O: Float, N: Size>(
     #[comptime] vectors: usize,
     #[comptime] lanes: usize,
     #[comptime] planes: usize,
+    #[comptime] cubes: usize,
 ) {
     let (kv, token) = (CUBE_POS_X as usize, CUBE_POS_Y as usize);
     // Where the token's blocks stand in the table, and how many positions it sees.
@@ -312,7 +192,7 @@ pub fn attend<C: Float, O: Float, N: Size>(
         total[g] = 0.0;
     }
     begin(q, &mut query, &mut sums, base, scale, group, vectors, lanes);
-    let mut position = UNIT_POS_Y as usize;
+    let mut position = CUBE_POS_Z as usize * planes + UNIT_POS_Y as usize;
     while position < seen {
         let row = table[first + position / block] as usize * block + position % block;
         let from = (row * kv_heads + kv) * vectors;
@@ -320,9 +200,9 @@ pub fn attend<C: Float, O: Float, N: Size>(
         score(keys, &query, &mut dots, from, group, vectors, lanes);
         weigh(&mut dots, &mut most, &mut total, &mut sums, group, parts);
         gather(values, &dots, &mut sums, from, group, vectors, lanes);
-        position += comptime!(planes);
+        position += comptime!(planes * cubes);
     }
-    merge(out, &sums, &most, &total, base, group, vectors, lanes, planes);
+    merge(out, &sums, &most, &total, base, group, vectors, lanes, planes, cubes);
 }
 
 /// A unit's part of the queries of a group, and nothing seen yet.
@@ -445,6 +325,7 @@ fn merge<O: Float, N: Size>(
     #[comptime] vectors: usize,
     #[comptime] lanes: usize,
     #[comptime] planes: usize,
+    #[comptime] cubes: usize,
 ) {
     let parts = comptime!(vectors.div_ceil(lanes));
     let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
@@ -480,8 +361,47 @@ fn merge<O: Float, N: Size>(
             whole += all_total[plane * group + g] * share;
             sum += all_sums[(plane * group + g) * vectors + i] * Vector::new(share);
         }
-        out[(base + g) * vectors + i] = Vector::cast_from(sum / Vector::new(whole));
+        if comptime!(cubes == 1) {
+            out[(base + g) * vectors + i] = Vector::cast_from(sum / Vector::new(whole));
+        } else {
+            let to = ((base + g) * cubes + CUBE_POS_Z as usize) * comptime!(vectors + 2);
+            out[to + i] = Vector::cast_from(sum);
+            if i == 0 {
+                out[to + vectors] = Vector::cast_from(Vector::<f32, N>::new(highest));
+                out[to + vectors + 1] = Vector::cast_from(Vector::<f32, N>::new(whole));
+            }
+        }
         at += CUBE_DIM as usize;
+    }
+}
+
+/// What the cubes of a token's head found, each for its positions, becomes one.
+#[cube(launch_unchecked)]
+pub fn whole<O: Float, N: Size>(
+    found: &Array<Vector<f32, N>>,
+    out: &mut Array<Vector<O, N>>,
+    all: usize,
+    #[comptime] vectors: usize,
+    #[comptime] cubes: usize,
+) {
+    let at = ABSOLUTE_POS;
+    if at < all {
+        let (head, i) = (at / vectors, at % vectors);
+        let each = comptime!(vectors + 2);
+        let first = head * cubes * each;
+        let mut highest = LEAST.runtime();
+        for part in 0..cubes {
+            highest = max(highest, found[first + part * each + vectors][0]);
+        }
+        let mut whole = 0.0f32;
+        let mut sum = Vector::<f32, N>::new(0.0);
+        for part in 0..cubes {
+            let from = first + part * each;
+            let share = f32::exp(found[from + vectors][0] - highest);
+            whole += found[from + vectors + 1][0] * share;
+            sum += found[from + i] * Vector::new(share);
+        }
+        out[at] = Vector::cast_from(sum / Vector::new(whole));
     }
 }
 

@@ -1,19 +1,16 @@
 //! What a device can do at best, measured by the same means that a model is computed with: what shares of it are reckoned from.
 
-use super::{Board, Weight};
+use super::{Board, Weight, Width};
 use crate::error::EngineError;
 use burn_cubecl::CubeRuntime;
 use half::bf16;
 use std::time::Instant;
 
-/// Numbers of each of the two buffers that are added: a gibibyte.
-const NUMBERS: usize = 1 << 28;
-/// Rows and columns of the matrices that are multiplied.
-const SIDE: usize = 8192;
 /// How often each is done; the quickest counts.
 const TIMES: usize = 10;
 
-/// Bytes a second that are read and written, and products of bfloat16 a second, one multiplication and one addition counted as two.
+/// Bytes a second that are read and written, and products a second, one multiplication and one addition counted as two: of bfloat16,
+/// or of single precision where a device lacks it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
     /// Of a kernel that reads two numbers and writes one.
@@ -23,36 +20,51 @@ pub struct Speed {
 }
 
 impl<R: CubeRuntime> Board<R> {
-    /// Measures the device; takes five gibibytes of it for some seconds.
+    /// Measures the device by two buffers of `numbers` that are added, and two matrices of `side` rows and columns that are
+    /// multiplied; takes memory for them for some seconds.
     ///
     /// # Errors
     /// Whatever goes wrong on the device.
-    pub fn speed(&self) -> Result<Speed, EngineError> {
-        let (x, y) = (self.empty::<f32>(NUMBERS), self.empty::<f32>(NUMBERS));
-        let mark = self.upload(&[0f32]);
-        let quickest = |work: &dyn Fn() -> Result<(), EngineError>| -> Result<f64, EngineError> {
-            let mut best = f64::INFINITY;
-            // The first time compiles.
-            for time in 0..=TIMES {
-                self.read(&mark)?;
-                let began = Instant::now();
-                work()?;
-                // One stream: what is read comes behind what was begun.
-                self.read(&mark)?;
-                if time > 0 {
-                    best = best.min(began.elapsed().as_secs_f64());
-                }
-            }
-            Ok(best)
-        };
-        let adding = quickest(&|| {
+    pub fn speed(&self, numbers: usize, side: usize) -> Result<Speed, EngineError> {
+        let bytes = self.adding(numbers)?;
+        let wide = self.knows::<bf16>();
+        let products = if wide { self.multiplying::<bf16>(side) } else { self.multiplying::<f32>(side) };
+        self.give_back();
+        Ok(Speed { bytes, products: products? })
+    }
+
+    /// Bytes a second of a sum of two buffers into one of them.
+    fn adding(&self, numbers: usize) -> Result<f64, EngineError> {
+        let (x, y) = (self.empty::<f32>(numbers), self.empty::<f32>(numbers));
+        let seconds = self.quickest(|| {
             self.add(&y, &x);
             Ok(())
         })?;
-        let (lhs, rhs) = (self.empty::<bf16>(SIDE * SIDE), self.empty::<bf16>(SIDE * SIDE));
-        let (weight, out) = (Weight::wide(rhs, SIDE, SIDE), self.empty::<f32>(SIDE * SIDE));
-        let multiplying = quickest(&|| self.linear(&lhs, &weight, &out, false))?;
-        let products = 2.0 * (SIDE as f64).powi(3);
-        Ok(Speed { bytes: (3 * 4 * NUMBERS) as f64 / adding, products: products / multiplying })
+        Ok((3 * size_of::<f32>() * numbers) as f64 / seconds)
+    }
+
+    /// Products a second of two square matrices.
+    fn multiplying<W: Width>(&self, side: usize) -> Result<f64, EngineError> {
+        let (lhs, rhs) = (self.empty::<W>(side * side), self.empty::<W>(side * side));
+        let (weight, out) = (Weight::wide(rhs, side, side), self.empty::<f32>(side * side));
+        let seconds = self.quickest(|| self.linear(&lhs, &weight, &out, false))?;
+        Ok(2.0 * (side as f64).powi(3) / seconds)
+    }
+
+    fn quickest(&self, work: impl Fn() -> Result<(), EngineError>) -> Result<f64, EngineError> {
+        let mark = self.upload(&[0f32]);
+        let mut best = f64::INFINITY;
+        // The first time compiles.
+        for time in 0..=TIMES {
+            self.read(&mark)?;
+            let began = Instant::now();
+            work()?;
+            // One stream: what is read comes behind what was begun.
+            self.read(&mark)?;
+            if time > 0 {
+                best = best.min(began.elapsed().as_secs_f64());
+            }
+        }
+        Ok(best)
     }
 }
