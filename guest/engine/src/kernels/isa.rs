@@ -174,6 +174,18 @@ compiled!(
     packed_pairs(work: packed::Work, tokens: usize) = packed::packed, packed::Pairs
 );
 compiled!(
+    /// [`panels::turned`] of single precision, and of pairs of bfloat16.
+    turned_f32(turn: panels::Turn) = panels::turned, F32
+);
+compiled!(
+    /// [`panels::turned`] of half precision.
+    turned_f16(turn: panels::Turn) = panels::turned, F16
+);
+compiled!(
+    /// [`panels::turned`] of bfloat16.
+    turned_bf16(turn: panels::Turn) = panels::turned, Bf16
+);
+compiled!(
     /// [`panels::rounded_pairs`].
     rounded_pairs(row: &[f32], to: &mut [f32], step: usize) = panels::rounded_pairs,
 );

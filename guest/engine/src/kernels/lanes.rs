@@ -42,6 +42,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `sum` and both products of a pair of bfloat16 in the bits of each number, `x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1]`.
     unsafe fn pairs(x: Self::V, w: Self::V, sum: Self::V) -> Self::V;
+    /// Stores `N` vectors turned: number `i` of `vector(r)` goes to `to[i * step + r]`. Bits stay what they are.
+    unsafe fn turned(vector: impl FnMut(usize) -> Self::V, to: *mut f32, step: usize);
     /// Sum of all numbers.
     unsafe fn sum(v: Self::V) -> f32;
     /// Asks for the memory at `p`, which need not be there.
@@ -143,6 +145,15 @@ impl Lanes for Plain {
         let low = |x: f32| f32::from_bits(x.to_bits() << 16);
         let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
         std::array::from_fn(|i| sum[i] + high(x[i]) * high(w[i]) + low(x[i]) * low(w[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn turned(vector: impl FnMut(usize) -> Self::V, to: *mut f32, step: usize) {
+        let vectors: [Self::V; 8] = std::array::from_fn(vector);
+        for i in 0..8 {
+            // SAFETY: the caller vouches for room.
+            unsafe { Self::store(to.add(i * step), vectors.map(|vector| vector[i])) };
+        }
     }
 
     #[inline(always)]

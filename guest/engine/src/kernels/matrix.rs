@@ -20,6 +20,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Bytes of an element. Not of bytes, which have scales.
+    pub(super) fn element(self) -> usize {
+        self.rows(1).1
+    }
+
     /// Rows that lie together, and bytes of so many rows of `cols` elements.
     fn rows(self, cols: usize) -> (usize, usize) {
         match self {
@@ -272,7 +277,7 @@ impl Rows {
         wide: &mut [f32],
     ) {
         assert!(width == wide.len() && from + width <= cols, "elements that there are");
-        let bytes = &self.from(row, cols)[from * self.kind.rows(1).1..][..width * self.kind.rows(1).1];
+        let bytes = &self.from(row, cols)[from * self.kind.element()..][..width * self.kind.element()];
         let (row, out) = (bytes.as_ptr(), wide.as_mut_ptr());
         let work = Work { row, cols: width, x: out, x_stride: 0, out, out_stride: 0, add: false };
         // SAFETY: the elements are there, and room for them; nothing is read through `x`.

@@ -13,6 +13,7 @@ use super::lanes::Lanes;
 use super::matrix::{Kind, Rows, with_scratch};
 use super::packed::{PANEL, Work, tiles_of, turn};
 use super::pool::Shares;
+use super::tile::{Element, Row};
 use half::bf16;
 
 /// Most elements of a slice: a panel of it stays in the nearest cache but one.
@@ -54,9 +55,8 @@ pub(super) unsafe fn multiply(
         machine.pool.run(rows.count().div_ceil(PANEL), &|panel| {
             let column = panel * PANEL;
             let columns = PANEL.min(rows.count() - column);
-            with_scratch(depth * PANEL + width, |scratch| {
-                let (panel, row) = scratch.split_at_mut(depth * PANEL);
-                lay_out(machine.isa, rows, cols, (column, columns), (from, width), pairs, row, panel);
+            with_scratch(room(depth), |panel| {
+                lay_out(machine.isa, rows, cols, (column, columns), (from, width), pairs, panel);
                 for &(first, count) in &tiles {
                     // SAFETY: panel and tile have `depth` rows; of `out`, as the caller vouches.
                     unsafe {
@@ -82,7 +82,7 @@ pub(super) unsafe fn multiply(
     }
 }
 
-/// Inputs `from..from + width` of some rows as a panel; columns that are not there are 0.
+/// Inputs `from..from + width` of some rows as a panel, or pairs of them; what is not there is 0.
 fn lay_out(
     isa: Isa,
     rows: &Rows,
@@ -90,24 +90,79 @@ fn lay_out(
     (column, columns): (usize, usize),
     (from, width): (usize, usize),
     pairs: bool,
-    row: &mut [f32],
     panel: &mut [f32],
 ) {
-    if columns < PANEL {
-        panel.fill(0.0);
-    }
-    for r in 0..columns {
-        let to = panel[r..].iter_mut().step_by(PANEL);
-        if pairs {
-            let bytes = &rows.from(column + r, cols)[2 * from..][..2 * width];
-            let (whole, last) = bytes.as_chunks::<4>();
-            let last = last.first_chunk::<2>().map(|last| u32::from(u16::from_le_bytes(*last)));
-            let pairs = whole.iter().map(|pair| u32::from_le_bytes(*pair)).chain(last);
-            to.zip(pairs).for_each(|(to, pair)| *to = f32::from_bits(pair));
-        } else {
-            rows.widen(isa, column + r, (from, width), cols, row);
-            to.zip(&*row).for_each(|(to, x)| *to = *x);
+    let size = rows.kind().element();
+    let bytes = &rows.from(column, cols)[from * size..][..((columns - 1) * cols + width) * size];
+    let depth = if pairs { width.div_ceil(2) } else { width };
+    assert!(panel.len() == room(depth) && columns <= PANEL, "a whole panel");
+    let (row, to) = (bytes.as_ptr(), panel.as_mut_ptr());
+    let turn = Turn { row, stride: cols * size, rows: columns, bytes: width * size, to };
+    // SAFETY: rows and panel are as long as they need be (above).
+    unsafe {
+        match rows.kind() {
+            Kind::F32 => isa::turned_f32(isa, turn),
+            Kind::F16 => isa::turned_f16(isa, turn),
+            // A pair is what a number in single precision is: 32 bits.
+            Kind::Bf16 if pairs => isa::turned_f32(isa, turn),
+            Kind::Bf16 => isa::turned_bf16(isa, turn),
+            Kind::Int8 => unreachable!("bytes are multiplied as they are"),
         }
+    }
+}
+
+/// Numbers of a panel: whole vectors of inputs.
+fn room(depth: usize) -> usize {
+    depth.next_multiple_of(16) * PANEL
+}
+
+/// Rows that become columns of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    row: Row,
+    /// Bytes from one row to the next.
+    stride: usize,
+    /// How many there are.
+    rows: usize,
+    /// Bytes that are taken of each.
+    bytes: usize,
+    /// `[inputs][32]`, whole vectors of inputs.
+    to: *mut f32,
+}
+
+/// Turns them; the rows that are likely to be next are asked for.
+///
+/// # Safety
+/// The processor has `L`; the rows are there, and room for the panel.
+#[inline(always)]
+pub(super) unsafe fn turned<L: Lanes, E: Element>(turn: Turn) {
+    for first in (0..PANEL).step_by(L::N) {
+        for k in (0..turn.bytes.div_ceil(E::BYTES)).step_by(L::N) {
+            // SAFETY: as the caller vouches; a panel has room for whole vectors.
+            unsafe {
+                L::turned(|r| vector::<L, E>(turn, first + r, k), turn.to.add(k * PANEL + first), PANEL)
+            };
+        }
+    }
+}
+
+/// Elements `k..k + N` of a row; 0 where there is none.
+#[inline(always)]
+unsafe fn vector<L: Lanes, E: Element>(turn: Turn, row: usize, k: usize) -> L::V {
+    // SAFETY: the row is one of those that there are, and no more than `left` bytes are read of it.
+    unsafe {
+        if row >= turn.rows {
+            return L::splat(0.0);
+        }
+        let from = turn.row.add(row * turn.stride + k * E::BYTES);
+        L::ask(from.wrapping_add(L::N * turn.stride));
+        let left = turn.bytes - k * E::BYTES;
+        if left >= L::N * E::BYTES {
+            return E::lanes::<L>(from, 0);
+        }
+        let mut padded = [0u8; 64];
+        padded.as_mut_ptr().copy_from_nonoverlapping(from, left);
+        E::lanes::<L>(padded.as_ptr(), 0)
     }
 }
 

@@ -103,6 +103,34 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn turned(vector: impl FnMut(usize) -> __m256, to: *mut f32, step: usize) {
+        unsafe {
+            let rows: [__m256; 8] = std::array::from_fn(vector);
+            let pairs = |i: usize| {
+                _mm256_castps_pd(if i.is_multiple_of(2) {
+                    _mm256_unpacklo_ps(rows[i], rows[i + 1])
+                } else {
+                    _mm256_unpackhi_ps(rows[i - 1], rows[i])
+                })
+            };
+            // Of four rows: column `c` in the low half and `4 + c` in the high one.
+            let fours = |first: usize, c: usize| {
+                let (a, b) = (pairs(first + c / 2), pairs(first + 2 + c / 2));
+                _mm256_castpd_ps(if c.is_multiple_of(2) {
+                    _mm256_unpacklo_pd(a, b)
+                } else {
+                    _mm256_unpackhi_pd(a, b)
+                })
+            };
+            for c in 0..4 {
+                let (a, b) = (fours(0, c), fours(4, c));
+                Self::store(to.add(c * step), _mm256_permute2f128_ps::<0x20>(a, b));
+                Self::store(to.add((4 + c) * step), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -198,6 +226,39 @@ impl Lanes for Avx512 {
                 std::mem::transmute::<__m512, __m512bh>(x),
                 std::mem::transmute::<__m512, __m512bh>(w),
             )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn turned(vector: impl FnMut(usize) -> __m512, to: *mut f32, step: usize) {
+        unsafe {
+            let rows: [__m512; 16] = std::array::from_fn(vector);
+            let pairs = |i: usize| {
+                _mm512_castps_pd(if i.is_multiple_of(2) {
+                    _mm512_unpacklo_ps(rows[i], rows[i + 1])
+                } else {
+                    _mm512_unpackhi_ps(rows[i - 1], rows[i])
+                })
+            };
+            // Of four rows: column `4 * q + c` in quarter `q`.
+            let fours = |first: usize, c: usize| {
+                let (a, b) = (pairs(first + c / 2), pairs(first + 2 + c / 2));
+                _mm512_castpd_ps(if c.is_multiple_of(2) {
+                    _mm512_unpacklo_pd(a, b)
+                } else {
+                    _mm512_unpackhi_pd(a, b)
+                })
+            };
+            for c in 0..4 {
+                let (a, b, d, e) = (fours(0, c), fours(4, c), fours(8, c), fours(12, c));
+                // Quarters 0 and 2, then 1 and 3, of two vectors each.
+                let (even, evens) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(d, e));
+                let (odd, odds) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(d, e));
+                Self::store(to.add(c * step), _mm512_shuffle_f32x4::<0x88>(even, evens));
+                Self::store(to.add((4 + c) * step), _mm512_shuffle_f32x4::<0x88>(odd, odds));
+                Self::store(to.add((8 + c) * step), _mm512_shuffle_f32x4::<0xdd>(even, evens));
+                Self::store(to.add((12 + c) * step), _mm512_shuffle_f32x4::<0xdd>(odd, odds));
+            }
         }
     }
 
