@@ -184,19 +184,12 @@ impl Matrix {
     /// Weights are used as they come from memory.
     fn few(&self, machine: &Machine, x: &[f32], out: &mut [f32], add: bool) {
         let tokens = x.len() / self.cols;
-        let step = self.step(machine, tokens);
-        let mut work = Vec::new();
-        let mut first = 0;
-        for part in &self.parts {
-            work.extend((0..part.rows).step_by(step).map(|row| (part, row, first + row)));
-            first += part.rows;
-        }
+        let work = self.shares(machine, tokens);
         let int8 = self.parts.iter().any(|part| part.kind == Kind::Int8);
         let rounded = if int8 { Rounded::new(x, self.cols, machine) } else { Rounded::default() };
         let out = Shares::of(out);
         machine.pool.run(work.len(), &|index| {
-            let (part, row, column) = work[index];
-            let rows = step.min(part.rows - row);
+            let Share { part, row, rows, column } = work[index];
             // SAFETY: activations and `out` have the lengths above; columns `column..column + rows` are this part's alone.
             unsafe {
                 let work = Work {
@@ -218,19 +211,41 @@ impl Matrix {
         });
     }
 
-    /// Rows that a thread takes at a time: few enough for all to have work, many enough to be worth taking. Whole blocks.
-    fn step(&self, machine: &Machine, tokens: usize) -> usize {
-        if tokens > MANY {
-            return PANEL;
+    /// What a thread takes at a time. Where reading weights is the work that is much at first, since memory is read best in long
+    /// runs, and little at the end, so that no thread waits long for another.
+    fn shares(&self, machine: &Machine, tokens: usize) -> Vec<Share<'_>> {
+        let (together, size) = self.parts.first().map_or((1, 1), |part| part.kind.rows(self.cols));
+        let rows_of = |bytes: usize| (bytes * together / size).max(1);
+        let most = rows_of(if tokens > FEW { CHUNK_BYTES / 4 } else { CHUNK_BYTES });
+        let (mut shares, mut column) = (vec![], 0);
+        for part in &self.parts {
+            let mut row = 0;
+            while row < part.rows {
+                let fair = (self.rows - column) / (2 * machine.pool.threads());
+                let step = if tokens > MANY { PANEL } else { fair.clamp(rows_of(LEAST_BYTES), most) };
+                let rows = step.next_multiple_of(bytes::BLOCK).min(part.rows - row);
+                shares.push(Share { part, row, rows, column });
+                (row, column) = (row + rows, column + rows);
+            }
         }
-        let row = self.parts.first().map_or((1, 1), |part| part.kind.rows(self.cols));
-        let fair = self.rows / (machine.pool.threads() * 8);
-        (CHUNK_BYTES * row.0 / row.1).min(fair).max(1).next_multiple_of(bytes::BLOCK)
+        shares
     }
 }
 
-/// Bytes of weights that a thread takes at a time where reading them is the work.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// Some rows of a part, and the column of results that they begin with.
+#[derive(Clone, Copy)]
+struct Share<'a> {
+    part: &'a Rows,
+    row: usize,
+    rows: usize,
+    column: usize,
+}
+
+/// Most and fewest bytes of weights that a thread takes at a time where reading them is the work.
+const CHUNK_BYTES: usize = 512 * 1024;
+const LEAST_BYTES: usize = 16 * 1024;
+/// Up to so many tokens weights of bytes are read once; with more of them, again and again from the cache.
+const FEW: usize = 12;
 /// From so many tokens on, computing is the work.
 const MANY: usize = 24;
 /// Rows that a thread then takes at a time: whole blocks.
