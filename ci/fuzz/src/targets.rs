@@ -9,6 +9,7 @@ mod market;
 mod payment;
 mod release;
 mod wire;
+mod worker;
 
 use crate::Target;
 
@@ -59,4 +60,7 @@ pub const TARGETS: &[Target] = &[
     wire::CONFIG,
     wire::PROGRESS,
     wire::SUPERBLOCK,
+    worker::CHAT,
+    worker::TEXT,
+    worker::VECTORS,
 ];

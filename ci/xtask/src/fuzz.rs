@@ -98,7 +98,7 @@ fn fuzz(house: &House, program: &Path, target: &str, seconds: u32) -> Result<()>
     }
     let call = || -> Command {
         let mut command = house.tools.command(&program.display().to_string());
-        command.env("CHRYSALIS_FUZZ_TARGET", target);
+        command.env("CHRYSALIS_FUZZ_TARGET", target).env("CHRYSALIS_CHECKOUT", house.checkout.root());
         command
     };
     host::run(call().env("CHRYSALIS_FUZZ_SEEDS", &corpus))?;

@@ -23,7 +23,7 @@ pub const MAX_INPUTS: usize = 256;
 pub async fn embeddings(State(models): State<Arc<Models>>, request: Request) -> Result<Response, Fault> {
     let _place = models.enter().map_err(compute_fault)?;
     let body = body::read(request.into_body()).await?;
-    let ask = Ask::parse(&body)?;
+    let ask = AskVectors::parse(&body)?;
     let Model::Embedder(model) = &models.find(&ask.model)?.model else {
         let message =
             format!("model `{}` writes texts; ask /v1/chat/completions for them", short(&ask.model));
@@ -45,14 +45,21 @@ enum Encoding {
 }
 
 /// A request that passed every check but the model's own.
-struct Ask {
-    model: String,
-    texts: Vec<String>,
+#[derive(Debug)]
+pub struct AskVectors {
+    /// As asked for.
+    pub model: String,
+    /// 1 to [`MAX_INPUTS`] texts, none of them empty.
+    pub texts: Vec<String>,
     encoding: Encoding,
 }
 
-impl Ask {
-    fn parse(body: &[u8]) -> Result<Self, Fault> {
+impl AskVectors {
+    /// Of the body of `/v1/embeddings`.
+    ///
+    /// # Errors
+    /// A fault of the request.
+    pub fn parse(body: &[u8]) -> Result<Self, Fault> {
         let request: EmbeddingRequest = serde_json::from_slice(body).map_err(|error| {
             invalid_json(&error, r#"{"model": string, "input": string or list of strings}"#)
         })?;
@@ -83,7 +90,7 @@ impl Ask {
             let message = format!("input[{index}] is empty; leave it out or fill it");
             return Err(Fault::request("empty_input", Some("input"), message));
         }
-        Ok(Ask { model: request.model, texts, encoding })
+        Ok(AskVectors { model: request.model, texts, encoding })
     }
 }
 

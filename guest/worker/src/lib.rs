@@ -31,10 +31,10 @@ mod stream;
 mod write;
 
 pub use api::{MAX_BODY, router};
-pub use ask::MIN_CACHE_KEY;
+pub use ask::{Ask, Form, MIN_CACHE_KEY};
 pub use compute::Compute;
 pub use desk::{Desk, Prompted, Turns, Writer};
-pub use embeddings::MAX_INPUTS;
+pub use embeddings::{AskVectors, MAX_INPUTS};
 pub use generator::EngineWriter;
 pub use model::{EngineModel, LoadError, load, load_all};
 pub use pool::{Embed, EmbedError, Embedded, Entry, Model, Models};
