@@ -16,7 +16,7 @@
 //! doctor.rs ---+
 //! overhead.rs -+
 //! boot.rs -----'                                 machine.rs: what it ran on, versions of the peers
-//! engine/ ........ a report of its own (`--engine`), in the root where the engine's peers run
+//! engine/ ........ reports of its own: `--engine` in the root where the engine's peers run, `--gpu` on a machine with a GPU
 //! ```
 //! `cargo xtask bench` prepares the stage and starts this inside the tools root. What it prints, and what each number
 //! covers, is in `docs/reference/bench.md`.
@@ -83,11 +83,26 @@ struct Args {
     /// Of the engine's rows, those whose name contains this; several times for several.
     #[arg(long, requires = "engine")]
     only: Vec<String>,
+    /// Measure the engine on a GPU only: the program that is measured.
+    #[arg(long, conflicts_with = "engine")]
+    gpu: Option<PathBuf>,
+    /// What computes: `cuda`, or `vulkan` for development, with a tiny model and without limits.
+    #[arg(long, requires = "gpu", default_value = "cuda", value_parser = ["cuda", "vulkan"])]
+    device: String,
+    /// Shapes of models; several times for several, all without it.
+    #[arg(long, requires = "gpu")]
+    shape: Vec<String>,
+    /// Folder for random weights while they are measured.
+    #[arg(long, requires = "gpu", default_value_os_t = std::env::temp_dir())]
+    scratch: PathBuf,
+    /// A Python with transformers and a torch with CUDA.
+    #[arg(long, requires = "gpu", default_value = "python3")]
+    python: PathBuf,
     /// Root of the peers' packages, `ci/bench/packages.lock`.
     #[arg(long)]
     peers: Option<PathBuf>,
     /// Only these numbers; several times for several. But for `launch` and `boot` they need no image.
-    #[arg(long, conflicts_with = "engine")]
+    #[arg(long, conflicts_with_all = ["engine", "gpu"])]
     part: Vec<Part>,
     /// Print one JSON document.
     #[arg(long)]
@@ -112,9 +127,10 @@ enum Part {
 /// Exit codes as everywhere: 0 fine, 1 a limit was missed, 2 a number could not be taken.
 fn main() -> ExitCode {
     let args = Args::parse();
-    let report = match &args.engine {
-        Some(folder) => engine::report(folder, args.rounds as usize, &args.only),
-        None => measure(&args),
+    let report = match (&args.engine, &args.gpu) {
+        (Some(folder), _) => engine::report(folder, args.rounds as usize, &args.only),
+        (None, Some(program)) => on_gpu(program, &args).report(),
+        (None, None) => measure(&args),
     };
     let report = match report {
         Ok(report) => report,
@@ -133,6 +149,17 @@ fn main() -> ExitCode {
         eprintln!("missed: {}", number.verdict());
     }
     ExitCode::from(u8::from(!missed.is_empty()))
+}
+
+fn on_gpu(program: &Path, args: &Args) -> engine::gpu::Bench {
+    engine::gpu::Bench {
+        measure: program.into(),
+        device: args.device.clone(),
+        shapes: args.shape.clone(),
+        scratch: args.scratch.clone(),
+        python: args.python.clone(),
+        rounds: args.rounds as usize,
+    }
 }
 
 fn measure(args: &Args) -> Result<Report> {

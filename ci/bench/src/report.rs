@@ -90,6 +90,12 @@ impl Number {
         self
     }
 
+    /// Without a limit: what is measured where the limit means nothing.
+    pub fn without_limit(mut self) -> Self {
+        self.limit = None;
+        self
+    }
+
     /// Says what was measured, and with which settings.
     pub fn covers(mut self, what: impl Into<String>) -> Self {
         self.covers = what.into();

@@ -41,10 +41,15 @@ pub struct Args {
     /// Rounds of each of the engine's rows.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    #[command(flatten)]
+    gpu: crate::gpu::Bench,
 }
 
 /// Builds what is measured, then runs the bench program inside the tools root.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
+    if args.gpu.gpu {
+        return crate::gpu::bench(root, &args.gpu, args.json, args.rounds);
+    }
     let house = House::open(root)?;
     if args.engine || !args.only.is_empty() {
         return engine(&house, args);

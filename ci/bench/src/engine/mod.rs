@@ -5,13 +5,16 @@
 //! stage/measure ........ ours (guest/engine/examples/measure.rs)      peers: ci/reference/peers/*.py
 //! stage/decoder-*/ ..... random weights of Qwen3-0.6B's shape         stage/decoder-*.gguf, the same weights
 //! stage/decoder-int8/ .. decoder-f16 by our own `quantise`
+//! gpu.rs, random.rs .... a report of its own (`--gpu`), on a machine with a GPU
 //! ```
 //! With one thread a number is processor time, which neighbours of this machine don't change much; with two it is
 //! wall-clock time, because waiting for the other thread is part of it.
 
 mod decoder;
 mod embedder;
+pub mod gpu;
 mod process;
+mod random;
 
 use crate::report::{Limit, Number, Report, Unit};
 use anyhow::{Context, Result};
@@ -31,10 +34,8 @@ pub struct Stage {
 
 /// Measures all rows whose name contains one of `wanted`; all, where that is empty.
 pub fn report(folder: &Path, rounds: usize, wanted: &[String]) -> Result<Report> {
-    let checkout = std::env::var_os("CHRYSALIS_CHECKOUT").map(PathBuf::from);
-    let checkout = checkout.context("CHRYSALIS_CHECKOUT is not set; start this with `cargo xtask bench`")?;
     let before = crate::machine::load();
-    let scripts = checkout.join("ci/reference/peers");
+    let scripts = scripts()?;
     let mut stage = Stage { folder: folder.into(), scripts, rounds, versions: BTreeMap::new() };
     let mut numbers = embedder::measure(&mut stage, wanted);
     numbers.extend(decoder::measure(&mut stage, wanted));
@@ -45,6 +46,13 @@ pub fn report(folder: &Path, rounds: usize, wanted: &[String]) -> Result<Report>
         ("versions", versions.collect::<Vec<_>>().join("; ")),
     ];
     Ok(Report { numbers, facts })
+}
+
+/// Where the peers' programs lie.
+fn scripts() -> Result<PathBuf> {
+    let checkout = std::env::var_os("CHRYSALIS_CHECKOUT").map(PathBuf::from);
+    let checkout = checkout.context("CHRYSALIS_CHECKOUT is not set; start this with `cargo xtask bench`")?;
+    Ok(checkout.join("ci/reference/peers"))
 }
 
 /// Whether a row was asked for.

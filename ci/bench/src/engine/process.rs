@@ -69,6 +69,11 @@ impl Program {
 
     /// Has one task computed.
     pub fn task(&mut self, task: &str) -> Result<Taken> {
+        self.ask(task)
+    }
+
+    /// The same where the answer is of another kind.
+    pub fn ask<T: for<'a> Deserialize<'a>>(&mut self, task: &str) -> Result<T> {
         writeln!(self.tasks, "{task}").with_context(|| format!("{}: takes no task any more", self.name))?;
         self.line().with_context(|| format!("{}: {task}", self.name))
     }
