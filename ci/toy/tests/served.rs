@@ -1,14 +1,17 @@
 //! The engine that serves the toy computes what the trainer's network computes; they share no code.
 
 use engine::{
-    Chat, ClientId, FinishReason, Generator, Json, Limits, Prompt, Request, Sampling, Scheduler, complete,
+    Chat, ClientId, FinishReason, Generator, Json, KvPrecision, Limits, Options, Precision, Prompt, Request,
+    Sampling, Scheduler, complete,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::Tokenizer;
+use toy::corpus::Corpus;
+use toy::folder::Facts;
 use toy::network::Network;
 use toy::random::Random;
-use toy::train::{SEED, SHAPE};
+use toy::train::{self, SEED, SHAPE};
 use toy::{folder, say, vocabulary};
 
 fn model() -> PathBuf {
@@ -64,5 +67,40 @@ fn the_engine_answers_word_for_word_as_the_trainers_network() {
         let expected = say::answer(&network, &tokenizer, question, 60).unwrap();
         assert_eq!(answer, [(expected, FinishReason::Stop)], "{question}");
         assert!(answer[0].0.contains("toy"), "{answer:?}");
+    }
+}
+
+/// Perplexity of a token of the held-out text, by the engine.
+fn perplexity(held_out: &[u32], precision: Precision, kv: KvPrecision) -> f64 {
+    let options = Options { precision, kv_precision: Some(kv), ..Options::default() };
+    let generator = Generator::open_with(&model(), options).unwrap();
+    let pieces = held_out.chunks(SHAPE.context).filter(|piece| piece.len() > 1);
+    let all: Vec<f32> = pieces.flat_map(|piece| generator.log_probabilities(piece).unwrap()).collect();
+    (-all.iter().map(|ln| f64::from(*ln)).sum::<f64>() / all.len() as f64).exp()
+}
+
+#[test]
+fn the_engine_foretells_the_held_out_text_as_the_trainer_does_in_every_precision() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let facts: Facts = serde_json::from_slice(&std::fs::read(data.join("facts.json")).unwrap()).unwrap();
+    let (_, tokenizer) = network();
+    let corpus = Corpus::read(&data.join("corpus.json.gz")).unwrap();
+    let held_out = train::stream(&tokenizer, corpus.test()).unwrap();
+    let of = |precision, kv: KvPrecision| {
+        let found = perplexity(&held_out, precision, kv);
+        println!("{}, keys and values in {}: perplexity {found:.6}", precision.as_str(), kv.as_str());
+        found
+    };
+    let exact = of(Precision::Stored, KvPrecision::F32);
+    assert!((exact / facts.perplexity - 1.0).abs() < 1e-3, "{exact}, the trainer's is {}", facts.perplexity);
+    // What is lost by rounding may not be more than this share.
+    for (precision, kv, share) in [
+        (Precision::Stored, KvPrecision::F16, 1e-3),
+        (Precision::Bf16Rounded, KvPrecision::F16, 1e-2),
+        (Precision::Int8, KvPrecision::F32, 1e-2),
+        (Precision::Int8, KvPrecision::F16, 1e-2),
+    ] {
+        let found = of(precision, kv);
+        assert!((found / exact - 1.0).abs() < share, "{found}, in single precision {exact}");
     }
 }

@@ -2,16 +2,18 @@
 //! other libraries, whose programs in `ci/reference/peers` speak the same lines.
 //!
 //! ```text
-//! measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan] --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
-//! stdin: prefill N | decode N | batch B N | embed TEXTS REPEATS | bandwidth BYTES   stdout: {"wall", "cpu", "count", "rss"}
+//! measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan] [kv-f16|kv-f32]
+//!   --> {"ready": {"wall": s since the start, "cpu": s, "rss": bytes}, "versions": {..}}
+//! stdin: prefill N | decode N | decode N at M | batch B N | embed TEXTS REPEATS | bandwidth BYTES
+//! stdout: {"wall", "cpu", "count", "rss"}
 //! stdin: device                                                                     stdout: {"weights", "token", "held", "taken"} in bytes
 //! measure look cuda|vulkan --> {"device": "..", "bytes_per_s", "products_per_s"} | {"lacks": ".."}
 //! ```
-//! `count` is tokens, texts or bytes. For measuring; it is in no image.
+//! `count` is tokens, texts or bytes; `at M` is behind a prompt of M tokens. For measuring; it is in no image.
 
 use engine::{
-    ClientId, Device, Embedder, Event, Generator, Kind, Limits, Options, Precision, Prompt, Request,
-    Sampling, Scheduler, Sharing,
+    ClientId, Device, Embedder, Event, Generator, Kind, KvPrecision, Limits, Options, Precision, Prompt,
+    Request, Sampling, Scheduler, Sharing,
 };
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
@@ -23,6 +25,7 @@ use std::time::Instant;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+const USAGE: &str = "usage: measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan] [kv-f16|kv-f32] | measure look cuda|vulkan";
 /// Most answers of a pass, and most prompt tokens.
 const SEQUENCES: usize = 8;
 const CHUNK: usize = 512;
@@ -46,21 +49,25 @@ fn run() -> Result<()> {
     let began = Instant::now();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (dir, threads, context, word) = match arguments.as_slice() {
+    let (dir, threads, context, words) = match arguments.as_slice() {
         ["look", word] => return look(device(word)?),
-        [dir, threads, context] => (dir, threads, context, "as stored"),
-        [dir, threads, context, word] => (dir, threads, context, *word),
-        _ => return Err("usage: measure DIR THREADS CONTEXT [int8|bf16-rounded|cuda|vulkan]".into()),
+        [dir, threads, context, words @ ..] => (dir, threads, context, words),
+        _ => return Err(USAGE.into()),
     };
-    let precision = match word {
-        "int8" => Precision::Int8,
-        "bf16-rounded" => Precision::Bf16Rounded,
-        _ => Precision::Stored,
-    };
-    let device = if precision == Precision::Stored { device(word)? } else { Device::Processor };
-    // Mesa's processor that plays a GPU knows no bfloat16.
-    let precision = if word == "vulkan" { Precision::F32 } else { precision };
-    let options = Options { precision, threads: threads.parse()?, device };
+    let mut options = Options { threads: threads.parse()?, ..Options::default() };
+    for word in words {
+        match *word {
+            "int8" => options.precision = Precision::Int8,
+            "bf16-rounded" => options.precision = Precision::Bf16Rounded,
+            "kv-f16" => options.kv_precision = Some(KvPrecision::F16),
+            "kv-f32" => options.kv_precision = Some(KvPrecision::F32),
+            word => options.device = device(word)?,
+        }
+        // Mesa's processor that plays a GPU knows no bfloat16.
+        if *word == "vulkan" {
+            options.precision = Precision::F32;
+        }
+    }
     let mut model = Model::open(Path::new(dir), options, context.parse()?)?;
     let ready = serde_json::json!({
         "wall": began.elapsed().as_secs_f64(), "cpu": cpu(), "rss": resident()?,
@@ -187,8 +194,9 @@ impl Model {
         let number = |word: &str| word.parse::<usize>();
         match words {
             ["prefill", tokens] => self.prefill(number(tokens)?),
-            ["decode", tokens] => self.decode(1, number(tokens)?),
-            ["batch", answers, tokens] => self.decode(number(answers)?, number(tokens)?),
+            ["decode", tokens] => self.decode(1, number(tokens)?, SHORT),
+            ["decode", tokens, "at", prompt] => self.decode(1, number(tokens)?, number(prompt)?),
+            ["batch", answers, tokens] => self.decode(number(answers)?, number(tokens)?, SHORT),
             ["embed", texts, repeats] => self.embed(Path::new(texts), number(repeats)?),
             ["bandwidth", bytes] => bandwidth(number(bytes)?, self.threads()),
             _ => Err(format!("{words:?}: no such task").into()),
@@ -256,12 +264,14 @@ impl Model {
     }
 
     /// `tokens` tokens of each of several answers, their prompts not counted.
-    fn decode(&mut self, answers: usize, tokens: usize) -> Result<Taken> {
+    fn decode(&mut self, answers: usize, tokens: usize, prompt: usize) -> Result<Taken> {
         for _ in 0..answers {
-            self.submit(SHORT, tokens + 1)?;
+            self.submit(prompt, tokens + 1)?;
         }
-        // The prompts go together in one pass, with the first token of each.
-        self.step(false)?;
+        // The prompts go together in one pass where they are short, with the first token of each.
+        for _ in 0..(answers * prompt).div_ceil(CHUNK) {
+            self.step(false)?;
+        }
         let taken = timed(|| Ok(self.step(true)? - answers))?;
         if taken.count != answers * tokens {
             return Err(format!("{} tokens came of {answers} times {tokens}", taken.count).into());

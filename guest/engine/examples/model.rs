@@ -1,12 +1,12 @@
-//! Looks at model folders: `model inspect DIR` prints what a folder holds or why it is refused, `model answers DIR DEVICE PRECISION`
-//! writes the known answers of a decoder beside it, as its file's row for that device and precision, `model quantise DIR OUT` writes a
-//! decoder's weights in bytes to a new folder, with known answers, `model chat DIR TEXT` answers one message.
+//! Looks at model folders: `model inspect DIR` prints what a folder holds or why it is refused, `model answers DIR DEVICE PRECISION
+//! [KV_PRECISION]` writes the known answers of a decoder beside it, as its file's row for what computed them and in what, `model quantise
+//! DIR OUT` writes a decoder's weights in bytes to a new folder, with known answers, `model chat DIR TEXT` answers one message.
 //!
 //! For work on models; it is in no image.
 
 use engine::{
-    Chat, ClientId, Device, Generator, Json, Kind, Limits, Options, Precision, Prompt, Request, Sampling,
-    Scheduler, complete,
+    Chat, ClientId, Device, Generator, Json, Kind, KvPrecision, Limits, Options, Precision, Prompt, Request,
+    Sampling, Scheduler, complete,
 };
 use std::error::Error;
 use std::path::Path;
@@ -29,11 +29,14 @@ fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     match arguments {
         ["inspect", dir] => inspect(Path::new(dir)),
         ["answers", dir] => answers(Path::new(dir), Options::default()),
-        ["answers", dir, device, precision] => answers(Path::new(dir), options(device, precision)?),
+        ["answers", dir, device, precision] => answers(Path::new(dir), options(device, precision, None)?),
+        ["answers", dir, device, precision, kv] => {
+            answers(Path::new(dir), options(device, precision, Some(kv))?)
+        }
         ["quantise", dir, out] => quantise(Path::new(dir), Path::new(out)),
         ["chat", dir, text] => chat(Path::new(dir), text),
         _ => {
-            Err("usage: model inspect DIR | model answers DIR [DEVICE PRECISION] | model quantise DIR OUT | model chat DIR TEXT"
+            Err("usage: model inspect DIR | model answers DIR [DEVICE PRECISION [KV_PRECISION]] | model quantise DIR OUT | model chat DIR TEXT"
                 .into())
         }
     }
@@ -48,16 +51,24 @@ fn inspect(dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn options(device: &str, precision: &str) -> Result<Options, Box<dyn Error>> {
+fn options(device: &str, precision: &str, kv: Option<&str>) -> Result<Options, Box<dyn Error>> {
     let device = match device {
         "cpu" => Device::Processor,
         "cuda" => Device::Gpu,
         other => return Err(format!("{other}: no such device; cpu or cuda").into()),
     };
-    let all = [Precision::Stored, Precision::Bf16, Precision::F32, Precision::Int8];
+    let all = [Precision::Stored, Precision::Bf16, Precision::Bf16Rounded, Precision::F32, Precision::Int8];
     let found = all.into_iter().find(|known| known.as_str() == precision);
     let precision = found.ok_or_else(|| format!("{precision}: no such precision"))?;
-    Ok(Options { precision, device, ..Options::default() })
+    let kv_precision = match kv {
+        None => None,
+        Some("f16") => Some(KvPrecision::F16),
+        Some("f32") => Some(KvPrecision::F32),
+        Some(other) => {
+            return Err(format!("{other}: no such precision of keys and values; f16 or f32").into());
+        }
+    };
+    Ok(Options { precision, kv_precision, device, ..Options::default() })
 }
 
 /// Computes a row, and writes it beside those that are there.

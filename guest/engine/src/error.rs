@@ -185,6 +185,26 @@ pub enum EngineError {
         /// What there is for them there.
         expected: String,
     },
+    /// Keys and values can't be held in the precision that is asked for.
+    #[error(
+        "kv_precision `{wanted}`: {device} holds keys and values in {found}; ask for that, or leave the setting out"
+    )]
+    KvPrecision {
+        /// What was asked for.
+        wanted: &'static str,
+        /// On what.
+        device: &'static str,
+        /// What there is.
+        found: &'static str,
+    },
+    /// A key or a value has no place in half precision.
+    #[error(
+        "a key or value of the model is {found}, half precision ends at 65504; serve the model with kv_precision `f32`"
+    )]
+    KeyRange {
+        /// The number.
+        found: f32,
+    },
     /// The device gave no data.
     #[error("the device failed: {reason}; restart the worker")]
     Device {
@@ -234,6 +254,8 @@ impl EngineError {
             | EngineError::Logits
             | EngineError::NoGpu(_)
             | EngineError::Precision { .. }
+            | EngineError::KvPrecision { .. }
+            | EngineError::KeyRange { .. }
             | EngineError::Device { .. }
             | EngineError::Overflow { .. } => false,
         }

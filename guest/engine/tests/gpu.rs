@@ -3,6 +3,8 @@
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
 
 mod common;
+#[path = "common/halved.rs"]
+mod halved;
 
 use common::decoder::{CONTEXT, Decoder, Sizes};
 use engine::{
@@ -17,8 +19,10 @@ use std::sync::Arc;
 const DEVICE: Device = Device::Gpu;
 #[cfg(feature = "wgpu")]
 const DEVICE: Device = Device::Vulkan;
-const OURS: Options = Options { precision: Precision::Stored, threads: 0, device: DEVICE };
-const PLAIN: Options = Options { precision: Precision::Stored, threads: 1, device: Device::Reference };
+const OURS: Options =
+    Options { precision: Precision::Stored, kv_precision: None, threads: 0, device: DEVICE };
+const PLAIN: Options =
+    Options { precision: Precision::Stored, kv_precision: None, threads: 1, device: Device::Reference };
 
 fn open(dir: &Path, options: Options) -> Arc<Generator> {
     Arc::new(Generator::open_with(dir, options).unwrap_or_else(|error| panic!("{error}")))
@@ -93,19 +97,9 @@ fn weights_in_half_precision_and_in_bytes_are_near() {
     assert!(error.to_string().contains("multiple of 32"), "{error}");
 }
 
-/// The same with weights in half precision.
-fn halved(mut decoder: Decoder) -> Decoder {
-    for (dtype, _, bytes) in decoder.tensors.values_mut() {
-        let single = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word));
-        *bytes = single.flat_map(|number| half::f16::from_f32(number).to_le_bytes()).collect();
-        *dtype = safetensors::Dtype::F16;
-    }
-    decoder
-}
-
 #[test]
 fn weights_stored_in_half_precision_stay_so_or_are_refused_by_name() {
-    let dir = halved(Decoder::wide(16)).write();
+    let dir = Decoder::wide(16).in_16_bits(safetensors::Dtype::F16).write();
     let right = open(dir.path(), PLAIN).logits(&tokens(40, 2)).unwrap();
     match Generator::open_with(dir.path(), OURS) {
         Ok(ours) => {

@@ -1,8 +1,16 @@
 //! Serving with small random decoders: neighbours, memory, fairness, cancelling, hostile folders and requests.
 
 mod common;
+#[path = "serving/company.rs"]
+mod company;
+#[path = "common/halved.rs"]
+mod halved;
+#[path = "serving/hostile.rs"]
+mod hostile;
 #[path = "serving/int8.rs"]
 mod int8;
+#[path = "serving/kv.rs"]
+mod kv;
 #[path = "common/spoil.rs"]
 mod spoil;
 
@@ -76,6 +84,23 @@ fn rounded_prompts_are_near_and_asked_for_by_name() {
     let refusal =
         Generator::open_with(dir.path(), rounded).err().expect("weights in single precision").to_string();
     assert!(refusal.contains("bf16") && refusal.contains("f32"), "{refusal}");
+    let half = Decoder::random(6).in_16_bits(Dtype::F16).write();
+    assert!(Generator::open_with(half.path(), rounded).is_err());
+
+    let dir = Decoder::random(6).in_16_bits(Dtype::BF16).write();
+    let generator = Generator::open_with(dir.path(), rounded).unwrap();
+    assert_eq!(generator.facts().precision, "bf16-rounded");
+    let (right, found) = (logits(dir.path(), Options::default()), logits(dir.path(), rounded));
+    let square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
+    let apart: Vec<f32> = right.iter().zip(&found).map(|(a, b)| a - b).collect();
+    let share = (square(&apart) / square(&right)).sqrt();
+    // Each activation moves by up to a 512th. The same where the processor has no such products.
+    assert!((1e-6..0.02).contains(&share), "{share}");
+    let answers = serde_json::to_string(&generator.known_answers().unwrap()).unwrap();
+    std::fs::write(dir.path().join(KNOWN_ANSWERS), answers).unwrap();
+    generator.check_known_answers(dir.path()).unwrap();
+    let stored = Generator::open(dir.path()).unwrap();
+    assert!(stored.check_known_answers(dir.path()).unwrap_err().to_string().contains("bf16-rounded"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod compute;
 mod gpu;
 mod money;
 
-pub use compute::{Precision, WorkerDevice};
+pub use compute::{KvPrecision, Precision, WorkerDevice};
 pub use gpu::{GpuConfig, MAX_GPU_POLICY, PeerGpuConfig};
 pub use measure::wire::mrconfigid;
 pub use money::{LedgerConfig, PoolConfig, WalletConfig, WorkerConfig};

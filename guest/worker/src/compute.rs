@@ -6,7 +6,7 @@
 //!                    "gpu-or-cpu" ---> GPU, or the processor: the line says which, and what lacks
 //! ```
 
-use engine::{Device, Gpu, NoGpu, Options, Precision};
+use engine::{Device, Gpu, KvPrecision, NoGpu, Options, Precision};
 use protocol::config::{self, WorkerConfig, WorkerDevice};
 use protocol::market;
 
@@ -36,11 +36,16 @@ impl Compute {
         let precision = match config.precision.unwrap_or_default() {
             config::Precision::Stored => Precision::Stored,
             config::Precision::Bf16 => Precision::Bf16,
+            config::Precision::Bf16Rounded => Precision::Bf16Rounded,
             config::Precision::F32 => Precision::F32,
             config::Precision::Int8 => Precision::Int8,
         };
+        let kv_precision = config.kv_precision.map(|kv| match kv {
+            config::KvPrecision::F16 => KvPrecision::F16,
+            config::KvPrecision::F32 => KvPrecision::F32,
+        });
         let threads = config.threads.map_or(0, usize::from);
-        let on = |device| Options { precision, threads, device };
+        let on = |device| Options { precision, kv_precision, threads, device };
         let processor = Compute { options: on(Device::Processor), gpu: None, lacks: None };
         let found = match config.device.unwrap_or_default() {
             WorkerDevice::Processor => return Ok(processor),
@@ -73,10 +78,12 @@ impl Compute {
             Precision::Stored => String::new(),
             other => format!(", weights in {}", other.as_str()),
         };
+        let kv = self.options.kv_precision;
+        let kv = kv.map_or_else(String::new, |kv| format!(", keys and values in {}", kv.as_str()));
         match (&self.gpu, &self.lacks) {
-            (Some(gpu), _) => format!("computing on {} (CUDA {}){precision}", gpu.name, gpu.cuda),
-            (None, Some(lacks)) => format!("computing on the processor{precision}; no GPU: {lacks}"),
-            (None, None) => format!("computing on the processor{precision}"),
+            (Some(gpu), _) => format!("computing on {} (CUDA {}){precision}{kv}", gpu.name, gpu.cuda),
+            (None, Some(lacks)) => format!("computing on the processor{precision}{kv}; no GPU: {lacks}"),
+            (None, None) => format!("computing on the processor{precision}{kv}"),
         }
     }
 
@@ -154,6 +161,31 @@ mod tests {
             assert!(compute.said().contains("NVIDIA H200"), "{}", compute.said());
             let announced = compute.device();
             assert_eq!((announced.kind.as_str(), announced.memory_bytes), ("gpu", 1 << 37));
+        }
+    }
+
+    #[test]
+    fn precisions_of_the_configuration_reach_the_engine_and_are_said() {
+        for (precision, kv, said) in [
+            (config::Precision::Bf16Rounded, None, "the processor, weights in bf16-rounded"),
+            (
+                config::Precision::Int8,
+                Some(config::KvPrecision::F32),
+                "the processor, weights in int8, keys and values in f32",
+            ),
+            (
+                config::Precision::Stored,
+                Some(config::KvPrecision::F16),
+                "the processor, keys and values in f16",
+            ),
+        ] {
+            let config = WorkerConfig { precision: Some(precision), kv_precision: kv, ..Default::default() };
+            let compute = Compute::choose(Some(&config), || panic!("looked")).unwrap();
+            assert_eq!(
+                compute.options.kv_precision.map(KvPrecision::as_str),
+                kv.map(config::KvPrecision::as_str)
+            );
+            assert!(compute.said().ends_with(said), "{}", compute.said());
         }
     }
 

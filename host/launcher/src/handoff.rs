@@ -113,6 +113,9 @@ fn money_toml(config: &StaticConfig, text: &mut String) {
         if let Some(precision) = worker.precision {
             let _ = writeln!(text, "precision = \"{}\"", precision.as_str());
         }
+        if let Some(kv) = worker.kv_precision {
+            let _ = writeln!(text, "kv_precision = \"{}\"", kv.as_str());
+        }
         if let Some(threads) = worker.threads {
             let _ = writeln!(text, "threads = {threads}");
         }
@@ -161,8 +164,8 @@ pub fn simulator_disk(settings: &Settings) -> Result<Option<Vec<u8>>, LaunchErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::config::{LedgerConfig, PoolConfig, Precision, WalletConfig, WorkerConfig, WorkerDevice};
-    use protocol::config::{ModelPin, Role, TrustConfig};
+    use protocol::config::{KvPrecision, Precision, WalletConfig, WorkerConfig, WorkerDevice};
+    use protocol::config::{LedgerConfig, ModelPin, PoolConfig, Role, TrustConfig};
     use protocol::market::{Account, Hex32};
 
     #[test]
@@ -213,6 +216,7 @@ mod tests {
                 credit: Some(7),
                 device: Some(WorkerDevice::GpuOrProcessor),
                 precision: Some(Precision::Int8),
+                kv_precision: Some(KvPrecision::F32),
                 threads: Some(3),
             });
             let wallet = Some(WalletConfig { address: account });

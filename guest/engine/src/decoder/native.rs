@@ -1,11 +1,12 @@
 //! The transformer on a processor's own kernels.
 //!
 //! Weights stay in the file as they are and are mapped, blocks of bytes among them, or are rounded to such blocks as they are loaded;
-//! activations and keys and values are in single precision. Buffers of a pass belong to the runner and are used again.
+//! activations are in single precision, keys and values in that or in half precision. Buffers of a pass belong to the runner
+//! and are used again.
 
 use super::{BLOCK, Model, OUTER, Piece, Runner, Shape, names};
 use crate::error::EngineError;
-use crate::kernels::{Cache, Machine, Matrix, Span, attention};
+use crate::kernels::{Beyond, Cache, KvPrecision, Machine, Matrix, Span, attention};
 use crate::shards::Shards;
 use crate::weights::Table;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) struct Native {
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Matrix,
+    /// Of keys and values.
+    kv: KvPrecision,
 }
 
 struct Layer {
@@ -99,7 +102,12 @@ impl Native {
         let head = reader.matrix(&[(if shape.tied { OUTER[0] } else { OUTER[2] }, rows)], width)?;
         let layers = (0..shape.layers).map(|i| reader.layer(i, &shape)).collect::<Result<_, _>>()?;
         let norm = reader.row(OUTER[1], width)?;
-        Ok(Native { words, layers, norm, head, machine, shape })
+        Ok(Native { words, layers, norm, head, kv: KvPrecision::F32, machine, shape })
+    }
+
+    /// The same with keys and values held so.
+    pub fn with_kv(self, kv: KvPrecision) -> Self {
+        Native { kv, ..self }
     }
 
     fn forward(&self, pieces: &[Piece<'_>], running: &mut State) -> Result<Vec<f32>, EngineError> {
@@ -111,7 +119,7 @@ impl Native {
             self.word(*id as usize, &mut buffers.x)?;
         }
         for (layer, cache) in self.layers.iter().zip(caches) {
-            self.layer(layer, &pass, cache, buffers);
+            self.layer(layer, &pass, cache, buffers)?;
         }
         let width = self.shape.width;
         let wanted: Vec<f32> =
@@ -139,7 +147,13 @@ impl Native {
         self.shape.eps as f32
     }
 
-    fn layer(&self, layer: &Layer, pass: &Pass<'_>, cache: &mut Cache, buffers: &mut Buffers) {
+    fn layer(
+        &self,
+        layer: &Layer,
+        pass: &Pass<'_>,
+        cache: &mut Cache,
+        buffers: &mut Buffers,
+    ) -> Result<(), EngineError> {
         let (machine, shape, eps) = (&self.machine, &self.shape, self.eps());
         let Buffers { x, normed, qkv, seen, both, gated } = buffers;
         let stride = shape.stride();
@@ -149,7 +163,8 @@ impl Native {
         for (row, (block, slot)) in pass.places.iter().enumerate() {
             let keys = &qkv[row * stride + shape.heads * shape.head..][..2 * shape.kv_heads * shape.head];
             let (keys, values) = keys.split_at(shape.kv_heads * shape.head);
-            cache.write(*block, *slot, keys, values);
+            let written = cache.write(*block, *slot, keys, values);
+            written.map_err(|Beyond(found)| EngineError::KeyRange { found })?;
         }
         attention(machine, cache, &pass.spans, shape.heads, (qkv, stride), seen);
         layer.out.multiply(machine, seen, x, true, pass.prompts);
@@ -157,6 +172,7 @@ impl Native {
         layer.gate_up.multiply(machine, normed, both, false, pass.prompts);
         machine.gated(both, shape.inner, gated);
         layer.down.multiply(machine, gated, x, true, pass.prompts);
+        Ok(())
     }
 
     /// Norms queries and keys of one token head by head, where the family does, and turns them by its position.
@@ -265,7 +281,7 @@ impl Buffers {
 
 impl Model for Native {
     fn runner(self: Arc<Self>, blocks: usize) -> Box<dyn Runner> {
-        let cache = || Cache::new(blocks, self.shape.kv_heads, self.shape.head);
+        let cache = || Cache::new(self.kv, blocks, self.shape.kv_heads, self.shape.head);
         let caches = self.layers.iter().map(|_| cache()).collect();
         Box::new(Running { state: State { caches, buffers: Buffers::default() }, decoder: self })
     }

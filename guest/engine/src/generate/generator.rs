@@ -5,7 +5,7 @@ use super::known::DeviceClass;
 use super::options::{Loaded, Options, load};
 use super::python::Time;
 use super::request::{Chat, MAX_PROMPT_BYTES, Prompt, Request, Sampling, bad};
-use super::sampler::Settings;
+use super::sampler::{Settings, logprobs};
 use super::scheduler::Limits;
 use super::template::{Template, TokenizerConfig};
 use crate::bytelevel::ByteLevel;
@@ -21,6 +21,9 @@ use std::sync::Arc;
 
 /// Largest tokenizer.json that is read, in bytes.
 const MAX_TOKENIZER: u64 = 64 * 1024 * 1024;
+
+/// Tokens of a pass whose logits are all looked at.
+const MEASURED: usize = 64;
 
 /// Percent of a GPU's memory for weights, keys and values.
 const USABLE: u64 = 85;
@@ -58,6 +61,8 @@ pub struct GeneratorFacts {
     pub precision: String,
     /// Whether conversations can be laid out.
     pub chat: bool,
+    /// In which precision keys and values are held, such as `f16`.
+    pub kv_precision: String,
     /// Bytes of keys and values a token.
     pub cached_bytes: usize,
 }
@@ -127,7 +132,7 @@ impl Generator {
     /// The same, computed as `options` say.
     pub fn open_with(dir: &Path, options: Options) -> Result<Generator, EngineError> {
         let (architecture, shape) = families::decoder(dir)?;
-        let tokenizer = read_tokenizer(dir, shape.vocabulary)?;
+        let tokenizer = read_tokenizer(dir, shape.vocabulary, shape.context)?;
         let described: Config<TokenizerConfig> = Config::read_or_default(
             dir.join("tokenizer_config.json"),
             "special tokens and the chat template",
@@ -136,13 +141,15 @@ impl Generator {
         let (ends, sampling) = read_generation(dir, &tokenizer, described.value.eos(), shape.vocabulary)?;
         let thoughts = tokenizer.added_id("<think>").zip(tokenizer.added_id("</think>"));
         let shards = Shards::open(dir)?;
-        let Loaded { model, precision, cached_bytes, weight_bytes } = load(&shards, shape.clone(), options)?;
+        let Loaded { model, precision, kv_precision, cached_bytes, weight_bytes } =
+            load(&shards, shape.clone(), options)?;
         let facts = GeneratorFacts {
             architecture: architecture.into(),
             context: shape.context,
             vocabulary: shape.vocabulary,
             parameters: shape.parameters(),
             precision,
+            kv_precision: kv_precision.into(),
             chat: template.is_some(),
             cached_bytes,
         };
@@ -243,6 +250,33 @@ impl Generator {
         runner.forward(&[Piece { ids: &tokens, start: 0, blocks: &blocks, logits: true, answer: false }])
     }
 
+    /// `ln p` of each token of `ids` but the first, behind those before it; for measuring.
+    ///
+    /// # Errors
+    /// As of [`Generator::logits`].
+    pub fn log_probabilities(&self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let (next, seen) = (ids.get(1..).unwrap_or_default(), &ids[..ids.len().saturating_sub(1)]);
+        let Prepared { tokens, .. } = self.prepare(Request::new(Prompt::Tokens(seen.to_vec())), None)?;
+        let vocabulary = self.facts.vocabulary;
+        if let Some(id) = next.last().filter(|id| **id as usize >= vocabulary) {
+            return Err(bad("token id", id.to_string(), format!("below {vocabulary}")));
+        }
+        let blocks: Vec<u32> = (0..tokens.len().div_ceil(BLOCK) as u32).collect();
+        let mut runner = self.model.clone().runner(blocks.len());
+        let mut out = Vec::new();
+        for (start, next) in (0..).step_by(MEASURED).zip(next.chunks(MEASURED)) {
+            // A piece each, so that each has logits; in a layer all keys of a pass are there before any token attends.
+            let piece = |at: usize| {
+                let ids = &tokens[at..=at];
+                Piece { ids, start: at, blocks: &blocks, logits: true, answer: false }
+            };
+            let pieces: Vec<Piece<'_>> = (start..start + next.len()).map(piece).collect();
+            let rows = runner.forward(&pieces)?;
+            out.extend(rows.chunks_exact(vocabulary).zip(next).map(|(row, id)| logprobs(row, *id, 0).0));
+        }
+        Ok(out)
+    }
+
     fn is_thinking(&self, tokens: &[u32]) -> bool {
         let Some((open, close)) = self.thoughts else { return false };
         tokens.iter().rev().find(|id| **id == open || **id == close) == Some(&open)
@@ -267,7 +301,7 @@ pub fn inspect_generator(dir: &Path) -> Result<GeneratorFacts, EngineError> {
     if logits.iter().all(|logit| logit.is_finite()) { Ok(generator.facts) } else { Err(EngineError::Logits) }
 }
 
-fn read_tokenizer(dir: &Path, vocabulary: usize) -> Result<ByteLevel, EngineError> {
+fn read_tokenizer(dir: &Path, vocabulary: usize, context: usize) -> Result<ByteLevel, EngineError> {
     let path = dir.join("tokenizer.json");
     let bytes = files::read(&path, "it turns text into tokens", MAX_TOKENIZER)?;
     let tokenizer = ByteLevel::read(&bytes).map_err(|refusal| match refusal {
@@ -285,7 +319,15 @@ fn read_tokenizer(dir: &Path, vocabulary: usize) -> Result<ByteLevel, EngineErro
             format!("gives token ids up to {}, the model has {vocabulary} rows", tokenizer.size() - 1);
         return Err(EngineError::Tokenizer { path, reason });
     }
-    Ok(tokenizer)
+    let frame = tokenizer.encode("", true);
+    let reason = match frame.iter().find(|id| **id as usize >= vocabulary) {
+        Some(id) => format!("frames a text with token {id}, the model has {vocabulary} rows"),
+        None if frame.len() + 1 >= context => {
+            format!("frames a text with {} tokens, the model takes {context} in all", frame.len())
+        }
+        None => return Ok(tokenizer),
+    };
+    Err(EngineError::Tokenizer { path, reason })
 }
 
 /// Tokens that end an answer, and how the folder wants tokens chosen.

@@ -5,8 +5,8 @@
 //! the last bits. How far they may differ is part of the device class, not of the file: whoever writes the file can't
 //! loosen it, and the model's root hash pins the rest.
 //!
-//! A file has one row for each device class and precision that a model is served by: the first in its top level, others in
-//! `more`. A worker needs the row of what it computes on; another class's is none.
+//! A file has one row for each device class, precision of weights and precision of keys and values that a model is served by:
+//! the first in its top level, others in `more`. A worker needs the row of what it computes on and in; another one is none.
 //!
 //! Each prompt goes the way of requests: a chunk that crosses blocks, then a single token behind it.
 
@@ -14,7 +14,9 @@ use super::generator::Generator;
 use crate::decoder::{BLOCK, Piece};
 use crate::error::EngineError;
 use crate::files::Config;
+use crate::kernels::KvPrecision;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
 
 /// The file's name in a model folder.
@@ -30,7 +32,7 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceClass {
-    /// A processor, in single precision.
+    /// A processor: sums in single precision.
     Cpu,
     /// A GPU through CUDA: numbers as wide as the weights are multiplied, sums are in single precision.
     Cuda,
@@ -69,14 +71,17 @@ pub struct KnownAnswers {
     pub precision: String,
     /// What computed them.
     pub device: DeviceClass,
+    /// In which precision keys and values were held; files of before there was a choice don't say it.
+    #[serde(default = "single")]
+    pub kv_precision: String,
     /// One a prompt.
     pub answers: Vec<KnownAnswer>,
-    /// Rows of other device classes and precisions.
+    /// Other rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more: Vec<MoreAnswers>,
 }
 
-/// The same of another device class or precision.
+/// The same of another device class or another precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoreAnswers {
@@ -84,26 +89,60 @@ pub struct MoreAnswers {
     pub precision: String,
     /// What computed them.
     pub device: DeviceClass,
+    /// In which precision keys and values were held.
+    #[serde(default = "single")]
+    pub kv_precision: String,
     /// One a prompt.
     pub answers: Vec<KnownAnswer>,
 }
 
+fn single() -> String {
+    KvPrecision::F32.as_str().into()
+}
+
+/// What a row is of.
+#[derive(PartialEq)]
+struct Of<'a> {
+    precision: &'a str,
+    device: DeviceClass,
+    kv_precision: &'a str,
+}
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Of { precision, device, kv_precision } = self;
+        write!(f, "{precision} on {}, keys and values in {kv_precision}", device.as_str())
+    }
+}
+
+impl MoreAnswers {
+    fn of(&self) -> Of<'_> {
+        let MoreAnswers { precision, device, kv_precision, .. } = self;
+        Of { precision, device: *device, kv_precision }
+    }
+}
+
 impl KnownAnswers {
+    fn of(&self) -> Of<'_> {
+        let KnownAnswers { precision, device, kv_precision, .. } = self;
+        Of { precision, device: *device, kv_precision }
+    }
+
     /// Rows, and what each is of.
-    fn rows(&self) -> impl Iterator<Item = (&str, DeviceClass, &[KnownAnswer])> {
-        let more = self.more.iter().map(|row| (row.precision.as_str(), row.device, row.answers.as_slice()));
-        std::iter::once((self.precision.as_str(), self.device, self.answers.as_slice())).chain(more)
+    fn rows(&self) -> impl Iterator<Item = (Of<'_>, &[KnownAnswer])> {
+        let more = self.more.iter().map(|row| (row.of(), row.answers.as_slice()));
+        std::iter::once((self.of(), self.answers.as_slice())).chain(more)
     }
 
     /// These answers beside those of a file that is there: what they are of is replaced, other rows stay.
     pub fn beside(self, mut file: KnownAnswers) -> KnownAnswers {
-        let KnownAnswers { precision, device, answers, .. } = self;
-        if (&precision, device) == (&file.precision, file.device) {
-            file.answers = answers;
+        if self.of() == file.of() {
+            file.answers = self.answers;
             return file;
         }
-        file.more.retain(|row| (&row.precision, row.device) != (&precision, device));
-        file.more.push(MoreAnswers { precision, device, answers });
+        file.more.retain(|row| row.of() != self.of());
+        let KnownAnswers { precision, device, kv_precision, answers, .. } = self;
+        file.more.push(MoreAnswers { precision, device, kv_precision, answers });
         file
     }
 }
@@ -150,6 +189,7 @@ impl Generator {
             schema: SCHEMA,
             precision: facts.precision.clone(),
             device: self.class,
+            kv_precision: facts.kv_precision.clone(),
             answers,
             more: vec![],
         })
@@ -167,16 +207,10 @@ impl Generator {
         if theirs.schema != SCHEMA {
             return Err(file.bad("schema", &theirs.schema.to_string(), SCHEMA.to_string()));
         }
-        let row = theirs.rows().find(|row| (row.0, row.1) == (ours.precision.as_str(), ours.device));
-        let Some((_, _, theirs)) = row else {
-            let of = |precision: &str, device: DeviceClass| format!("{precision} on {}", device.as_str());
-            let found = theirs.rows().map(|row| of(row.0, row.1)).collect::<Vec<_>>().join(", ");
-            let wanted = of(&ours.precision, ours.device);
-            return Err(file.bad(
-                "precision",
-                &found,
-                format!("a row of {wanted}; `cargo xtask answers` adds it"),
-            ));
+        let Some((_, theirs)) = theirs.rows().find(|(of, _)| *of == ours.of()) else {
+            let found = theirs.rows().map(|(of, _)| of.to_string()).collect::<Vec<_>>().join("; ");
+            let wanted = format!("a row of {}; `cargo xtask answers` adds it", ours.of());
+            return Err(file.bad("precision", &found, wanted));
         };
         if theirs.len() != ours.answers.len() {
             let found = theirs.len().to_string();

@@ -22,7 +22,7 @@ mod text;
 pub use event::{ClientId, Event, FinishReason, RequestId, TokenLogprob, Usage};
 pub use generator::{Generator, GeneratorFacts, Prepared, inspect_generator};
 pub use known::{DeviceClass, KNOWN_ANSWERS, KnownAnswer, KnownAnswers, MoreAnswers};
-pub use options::{Device, Options, Precision};
+pub use options::{Device, KvPrecision, Options, Precision};
 pub use python::Time;
 pub use request::{
     Chat, MAX_ALTERNATIVES, MAX_BIASES, MAX_CHOICES, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOPS, Prompt,

@@ -4,6 +4,7 @@ use super::known::DeviceClass;
 use crate::decoder::{Decoder, Model, Native, Shape};
 use crate::device;
 use crate::error::EngineError;
+pub use crate::kernels::KvPrecision;
 use crate::kernels::Machine;
 use crate::shards::Shards;
 use burn::backend::Flex;
@@ -14,6 +15,9 @@ use std::sync::Arc;
 pub struct Options {
     /// In which form weights are multiplied by.
     pub precision: Precision,
+    /// In which precision keys and values are held. Where nothing is said: on a processor `f32` with weights that are all of
+    /// single precision, `f16` with any others; on a GPU as wide as what is multiplied, and nothing else.
+    pub kv_precision: Option<KvPrecision>,
     /// Threads that compute, that of the scheduler among them; 0: as many as the process may use.
     pub threads: usize,
     /// What computes.
@@ -84,6 +88,8 @@ pub(super) struct Loaded {
     pub model: Arc<dyn Model>,
     /// Form of its weights.
     pub precision: String,
+    /// In which precision keys and values are held.
+    pub kv_precision: &'static str,
     /// Bytes of keys and values a token.
     pub cached_bytes: usize,
     /// Bytes of its weights on the device.
@@ -104,10 +110,11 @@ pub(super) fn load(shards: &Shards, shape: Shape, options: Options) -> Result<Lo
         Device::Processor => on_processor(shards, shape, options),
         Device::Reference => {
             as_stored(options.precision, "burn on a processor", shards, &["as stored"])?;
+            let kv_precision = as_it_is(options.kv_precision, "burn on a processor", "f32")?;
             let (precision, cached_bytes) = (shards.precision(), shape.cached_elements() * size_of::<f32>());
             let weight_bytes = shape.parameters() * size_of::<f32>() as u64;
             let model = Arc::new(Decoder::<Flex>::load(shards, shape, &Default::default())?);
-            Ok(Loaded { model, precision, cached_bytes, weight_bytes })
+            Ok(Loaded { model, precision, kv_precision, cached_bytes, weight_bytes })
         }
         #[cfg(not(feature = "cuda"))]
         Device::Gpu => Err(device::NoGpu::NotBuilt.into()),
@@ -129,8 +136,9 @@ fn on_gpu<R: burn_cubecl::CubeRuntime>(
 ) -> Result<Loaded, EngineError> {
     let elements = shape.cached_elements();
     let held = crate::decoder::cubes::load::<R>(shards, shape, options.precision, R::Device::default())?;
-    let cached_bytes = elements * held.width;
-    Ok(Loaded { model: held.model, precision: held.precision.into(), cached_bytes, weight_bytes: held.bytes })
+    let kv_precision = as_it_is(options.kv_precision, "this GPU", held.width.0)?;
+    let (precision, cached_bytes) = (held.precision.into(), elements * held.width.1);
+    Ok(Loaded { model: held.model, precision, kv_precision, cached_bytes, weight_bytes: held.bytes })
 }
 
 fn on_processor(shards: &Shards, shape: Shape, options: Options) -> Result<Loaded, EngineError> {
@@ -148,10 +156,26 @@ fn on_processor(shards: &Shards, shape: Shape, options: Options) -> Result<Loade
             precision = shards.precision();
         }
     }
-    let cached_bytes = shape.cached_elements() * size_of::<f32>();
+    let kv = options.kv_precision.unwrap_or(match precision.as_str() {
+        "f32" => KvPrecision::F32,
+        _ => KvPrecision::F16,
+    });
+    let cached_bytes = shape.cached_elements() * kv.bytes();
     let weight_bytes = shards.bytes();
-    let model = Arc::new(Native::load(shards, shape, machine, int8)?);
-    Ok(Loaded { model, precision, cached_bytes, weight_bytes })
+    let model = Arc::new(Native::load(shards, shape, machine, int8)?.with_kv(kv));
+    Ok(Loaded { model, precision, kv_precision: kv.as_str(), cached_bytes, weight_bytes })
+}
+
+/// Fails unless keys and values are wanted as a device holds them, if they are wanted in any way.
+fn as_it_is(
+    wanted: Option<KvPrecision>,
+    device: &'static str,
+    found: &'static str,
+) -> Result<&'static str, EngineError> {
+    match wanted.map(KvPrecision::as_str) {
+        Some(wanted) if wanted != found => Err(EngineError::KvPrecision { wanted, device, found }),
+        _ => Ok(found),
+    }
 }
 
 /// Fails unless weights are wanted in the form that they are stored in.

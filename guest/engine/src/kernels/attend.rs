@@ -5,14 +5,13 @@
 //! scores[q][j]  =  q . key(j)              16 positions at a time: the tiles of a multiplication
 //! out[q]        =  sum over j of softmax(scores[q])[j] * value(j)
 //! ```
-//! Nothing is gathered. Sums run over positions in order, so the result does not depend on which blocks were given.
+//! Nothing is gathered, and what is held in half precision (cache.rs) is widened as it is read. Sums run over positions in
+//! order, so the result does not depend on which blocks were given.
 
+use super::cache::{BLOCK, Cache, KvPrecision};
 use super::lanes::Lanes;
 use super::rowwise::softmax;
 use super::tile::{Element, Work, tiles};
-
-/// Tokens of one block of keys and values.
-pub(crate) const BLOCK: usize = 16;
 
 /// One computation: `count` queries of one request at one head of keys.
 #[derive(Clone, Copy)]
@@ -184,14 +183,6 @@ unsafe fn place(work: &Heads<'_>, query: usize) -> *mut f32 {
     unsafe { work.out.add(offset) }
 }
 
-/// Room for keys and values of one layer, in single precision.
-pub(crate) struct Cache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    kv_heads: usize,
-    head: usize,
-}
-
 /// Tokens of one request that attend.
 pub(crate) struct Span<'a> {
     /// First row of the pass.
@@ -202,24 +193,6 @@ pub(crate) struct Span<'a> {
     pub start: usize,
     /// Blocks of the request, in order.
     pub blocks: &'a [u32],
-}
-
-impl Cache {
-    /// Room for `blocks` blocks; memory is taken as it is written.
-    pub fn new(blocks: usize, kv_heads: usize, head: usize) -> Cache {
-        let room = || vec![0.0; blocks * BLOCK * kv_heads * head];
-        Cache { keys: room(), values: room(), kv_heads, head }
-    }
-
-    /// Enters keys and values of one token, `[kv_heads, head]` each.
-    pub fn write(&mut self, block: u32, slot: usize, keys: &[f32], values: &[f32]) {
-        for h in 0..self.kv_heads {
-            let at = ((block as usize * self.kv_heads + h) * BLOCK + slot) * self.head;
-            let from = h * self.head..(h + 1) * self.head;
-            self.keys[at..at + self.head].copy_from_slice(&keys[from.clone()]);
-            self.values[at..at + self.head].copy_from_slice(&values[from]);
-        }
-    }
 }
 
 /// Queries that one part of the work computes, about: keys are read once for all of them.
@@ -235,17 +208,19 @@ pub(crate) fn attention(
     q: (&[f32], usize),
     out: &mut [f32],
 ) {
-    let group = heads / cache.kv_heads;
+    let group = heads / cache.kv_heads();
     let tokens = (QUERIES / group).max(1);
     let mut parts = Vec::new();
     for span in spans {
         // The last tokens see most: they are begun with, so that no thread is left with a long part at the end.
         for from in (0..span.count).step_by(tokens).rev() {
-            parts.extend((0..cache.kv_heads).map(|h| (span, from, tokens.min(span.count - from), h)));
+            parts.extend((0..cache.kv_heads()).map(|h| (span, from, tokens.min(span.count - from), h)));
         }
     }
     let rows = spans.iter().map(|span| span.first + span.count).max().unwrap_or(0);
-    assert!(out.len() >= rows * heads * cache.head && q.0.len() >= rows * q.1 && q.1 >= heads * cache.head);
+    assert!(
+        out.len() >= rows * heads * cache.head() && q.0.len() >= rows * q.1 && q.1 >= heads * cache.head()
+    );
     let out = super::pool::Shares::of(out);
     machine.pool.run(parts.len(), &|part| {
         let (span, from, count, h) = parts[part];
@@ -263,12 +238,12 @@ fn one(
     (q, q_stride): (&[f32], usize),
     out: super::pool::Shares<f32>,
 ) {
-    let (head, group) = (cache.head, heads / cache.kv_heads);
+    let (head, group) = (cache.head(), heads / cache.kv_heads());
     let all = span.start + from + count;
     let blocks = &span.blocks[..all.div_ceil(BLOCK)];
-    let stride = cache.kv_heads * BLOCK * head;
+    let stride = cache.kv_heads() * BLOCK * head;
     let most = blocks.iter().copied().max().unwrap_or(0) as usize;
-    assert!((most + 1) * stride <= cache.keys.len(), "a block lies in the pool");
+    assert!(most < cache.blocks(), "a block lies in the pool");
     let scale = 1.0 / (head as f32).sqrt();
     let (queries, row) = (count * group, blocks.len() * BLOCK);
     super::matrix::with_scratch(queries * (head + row), |scratch| {
@@ -278,7 +253,7 @@ fn one(
             let to = &mut turned[token * group * head..][..group * head];
             to.iter_mut().zip(&q[from..from + group * head]).for_each(|(to, q)| *to = q * scale);
         }
-        let offset = h * BLOCK * head;
+        let (keys, values) = cache.of_head(h);
         let first = ((span.first + from) * heads + h * group) * head;
         // SAFETY: blocks are within the pool (above), scores have their rows, and the results of this head of these
         // tokens, within `out` (`attention`), are this part's alone.
@@ -289,15 +264,18 @@ fn one(
                 head,
                 group,
                 seen: span.start + from + 1,
-                keys: cache.keys.as_ptr().add(offset).cast(),
-                values: cache.values.as_ptr().add(offset).cast(),
+                keys,
+                values,
                 stride,
                 blocks,
                 scores: scores.as_mut_ptr(),
                 out: out.at(first),
                 out_stride: heads * head,
             };
-            super::isa::attend_f32(machine.isa, work);
+            match cache.precision() {
+                KvPrecision::F32 => super::isa::attend_f32(machine.isa, work),
+                KvPrecision::F16 => super::isa::attend_f16(machine.isa, work),
+            }
         }
     });
 }

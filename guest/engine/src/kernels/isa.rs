@@ -158,6 +158,10 @@ compiled!(
     attend_f32(work: Heads<'_>) = heads, F32
 );
 compiled!(
+    /// The same over keys and values in half precision.
+    attend_f16(work: Heads<'_>) = heads, F16
+);
+compiled!(
     /// [`rowwise::normed`].
     normed(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) = rowwise::normed,
 );

@@ -5,7 +5,7 @@
 //! Machine ......... instruction set (isa.rs, found at run time) and threads (pool.rs)
 //! Matrix .......... weights f32, f16, bf16 or int8, in a mapped file (map.rs) or in memory (matrix.rs, tile.rs)
 //! is_finite ....... whether weights are numbers, as they lie (finite.rs)
-//! Cache ........... keys and values in blocks (attend.rs)
+//! Cache ........... keys and values in blocks (cache.rs), and attention over them (attend.rs)
 //! Packed .......... weights f32 laid out for many tokens, whose States lie in panels (product.rs, states.rs, packed.rs);
 //!                   attention of whole texts, norms (encoder.rs)
 //! gpu ............. the same for GPUs, with the features `cuda` or `wgpu` (gpu/)
@@ -19,6 +19,7 @@
 
 mod attend;
 mod bytes;
+mod cache;
 mod encoder;
 mod finite;
 #[cfg(feature = "cubes")]
@@ -37,8 +38,10 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use attend::{BLOCK, Cache, Span, attention};
+pub(crate) use attend::{Span, attention};
 pub(crate) use bytes::{BLOCK as OUTPUTS, GROUP};
+pub use cache::KvPrecision;
+pub(crate) use cache::{BLOCK, Beyond, Cache};
 pub(crate) use finite::is_finite;
 pub(crate) use isa::Isa;
 pub(crate) use map::{Brought, Mapped, Mapping};

@@ -113,17 +113,23 @@ proptest! {
     #[test]
     fn attention_is_right_for_every_instruction_set_and_shape(
         kv_heads in 1usize..4, group in 1usize..5, head in 1usize..80, start in 0usize..60, count in 1usize..40,
-        seed in any::<u64>(),
+        seed in any::<u64>(), precision in prop::sample::select(&[KvPrecision::F32, KvPrecision::F16][..]),
     ) {
         let (heads, total) = (kv_heads * group, start + count);
         let blocks: Vec<u32> = (0..total.div_ceil(BLOCK) as u32).rev().map(|block| block * 2).collect();
-        let mut cache = Cache::new(2 * blocks.len(), kv_heads, head);
+        let mut cache = Cache::new(precision, 2 * blocks.len(), kv_heads, head);
         let (keys, values) = (numbers(total * kv_heads * head, seed), numbers(total * kv_heads * head, seed ^ 5));
         let row = kv_heads * head;
         for position in 0..total {
             let at = position * row..(position + 1) * row;
-            cache.write(blocks[position / BLOCK], position % BLOCK, &keys[at.clone()], &values[at]);
+            cache.write(blocks[position / BLOCK], position % BLOCK, &keys[at.clone()], &values[at]).unwrap();
         }
+        // What is held is what attention is right about.
+        let held = |x: &[f32]| x.iter().map(|x| f16::from_f32(*x).to_f32()).collect();
+        let (keys, values) = match precision {
+            KvPrecision::F32 => (keys, values),
+            KvPrecision::F16 => (held(&keys), held(&values)),
+        };
         let stride = heads * head + 3;
         let q: Vec<f32> = numbers(count * stride, seed ^ 6).iter().map(|x| x * 4.0).collect();
         let span = Span { first: 0, count, start, blocks: &blocks };

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tempfile::TempDir;
 
-const INT8: Options = Options { precision: Precision::Int8, threads: 1, device: Device::Processor };
+const INT8: Options =
+    Options { precision: Precision::Int8, kv_precision: None, threads: 1, device: Device::Processor };
 
 /// The folder in bytes.
 fn converted(dir: &Path) -> TempDir {

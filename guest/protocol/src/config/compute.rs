@@ -1,7 +1,8 @@
 //! What a worker computes on, as the measured configuration says it: whoever appraises a worker reads it in its evidence.
 //!
 //! ```text
-//! [worker]  device = "cpu" | "gpu" | "gpu-or-cpu"      precision = "as stored" | "bf16" | "f32" | "int8"      threads = 4
+//! [worker]  device = "cpu" | "gpu" | "gpu-or-cpu"      precision = "as stored" | "bf16" | "bf16-rounded" | "f32" | "int8"
+//!           kv_precision = "f16" | "f32"               threads = 4
 //! ```
 //! Nothing of it is needed: a worker without them computes on the processor with weights as they are stored.
 
@@ -36,12 +37,26 @@ pub enum Precision {
     /// bfloat16.
     #[serde(rename = "bf16")]
     Bf16,
+    /// bfloat16 as stored, and on a processor activations of prompts rounded to it.
+    #[serde(rename = "bf16-rounded")]
+    Bf16Rounded,
     /// Single precision.
     #[serde(rename = "f32")]
     F32,
     /// Bytes, with a scale for 32 of them.
     #[serde(rename = "int8")]
     Int8,
+}
+
+/// In which precision a worker holds keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvPrecision {
+    /// Half precision.
+    #[serde(rename = "f16")]
+    F16,
+    /// Single precision.
+    #[serde(rename = "f32")]
+    F32,
 }
 
 impl WorkerDevice {
@@ -61,8 +76,19 @@ impl Precision {
         match self {
             Precision::Stored => "as stored",
             Precision::Bf16 => "bf16",
+            Precision::Bf16Rounded => "bf16-rounded",
             Precision::F32 => "f32",
             Precision::Int8 => "int8",
+        }
+    }
+}
+
+impl KvPrecision {
+    /// As it stands in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KvPrecision::F16 => "f16",
+            KvPrecision::F32 => "f32",
         }
     }
 }
@@ -98,7 +124,9 @@ mod tests {
     #[test]
     fn every_device_and_precision_is_read_by_its_name() {
         for device in [WorkerDevice::Processor, WorkerDevice::Gpu, WorkerDevice::GpuOrProcessor] {
-            for precision in [Precision::Stored, Precision::Bf16, Precision::F32, Precision::Int8] {
+            for precision in
+                [Precision::Stored, Precision::Bf16, Precision::Bf16Rounded, Precision::F32, Precision::Int8]
+            {
                 let text =
                     format!("device = \"{}\"\nprecision = \"{}\"", device.as_str(), precision.as_str());
                 let worker = parse(&text).unwrap();
@@ -108,11 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn both_precisions_of_keys_and_values_are_read_by_their_names() {
+        assert_eq!(parse("").unwrap().kv_precision, None);
+        for kv in [KvPrecision::F16, KvPrecision::F32] {
+            let worker = parse(&format!("kv_precision = \"{}\"", kv.as_str())).unwrap();
+            assert_eq!(worker.kv_precision, Some(kv));
+        }
+    }
+
+    #[test]
     fn other_devices_precisions_and_numbers_are_refused() {
         for bad in [
             "device = \"cuda\"",
             "device = \"\"",
             "precision = \"fp8\"",
+            "kv_precision = \"bf16\"",
+            "kv_precision = \"int8\"",
+            "kv_precision = 16",
             "threads = 0",
             "threads = 1025",
             "threads = -1",

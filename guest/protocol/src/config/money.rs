@@ -6,11 +6,11 @@
 //! [pool]    address                                 a proxy's pool
 //! [wallet]  address                                 where a worker is paid
 //! [worker]  hours credit                            when and on what credit it works
-//!           device precision threads                on what it computes, which is no money (`compute.rs`)
+//!           device precision kv_precision threads   on what it computes, which is no money (`compute.rs`)
 //! ```
 //! Without `[ledger]` a guest works unpaid and says so; with it, a proxy has a pool and a worker a wallet.
 
-use super::{ConfigError, Precision, Role, StaticConfig, WorkerDevice, compute, value};
+use super::{ConfigError, KvPrecision, Precision, Role, StaticConfig, WorkerDevice, compute, value};
 use crate::market::{Account, Hex32};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,9 @@ pub struct WorkerConfig {
     /// In which form it holds weights; as their files have them where absent.
     #[serde(default)]
     pub precision: Option<Precision>,
+    /// In which precision it holds keys and values; as its engine finds right for the weights where absent.
+    #[serde(default)]
+    pub kv_precision: Option<KvPrecision>,
     /// Threads of each text model on a processor, 1 to 1024; as many as there are processors where absent.
     #[serde(default)]
     pub threads: Option<u16>,

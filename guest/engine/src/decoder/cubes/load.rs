@@ -23,8 +23,8 @@ pub(crate) struct Held {
     pub model: Arc<dyn Model>,
     /// Form of its weights, such as `bf16`.
     pub precision: &'static str,
-    /// Bytes of an element of keys and values.
-    pub width: usize,
+    /// Precision of keys and values, and bytes of an element.
+    pub width: (&'static str, usize),
     /// Bytes of its weights.
     pub bytes: u64,
 }
@@ -54,9 +54,9 @@ pub(crate) fn load<R: CubeRuntime>(
         "bf16" if wide => held::<R, bf16>(board, shards, shape, "bf16", false),
         "f16" if half => held::<R, f16>(board, shards, shape, "f16", false),
         "f32" => held::<R, f32>(board, shards, shape, single, false),
-        "int8" if wide => held::<R, bf16>(board, shards, shape, "int8", true),
-        "int8" if half => held::<R, f16>(board, shards, shape, "int8", true),
-        "int8" => held::<R, f32>(board, shards, shape, "int8", true),
+        "int8" if wide => held::<R, bf16>(board, shards, shape, "bf16", true),
+        "int8" if half => held::<R, f16>(board, shards, shape, "f16", true),
+        "int8" => held::<R, f32>(board, shards, shape, single, true),
         _ => Err(EngineError::Precision {
             wanted: precision.as_str(),
             device: "this GPU",
@@ -70,20 +70,21 @@ fn held<R: CubeRuntime, W: Width>(
     board: Board<R>,
     shards: &Shards,
     shape: Shape,
-    precision: &'static str,
+    width: &'static str,
     bytes: bool,
 ) -> Result<Held, EngineError> {
     shards.refuse_strangers(|name| names::is_known(name, &shape))?;
     let reader = Reader { board: &board, shards, bytes, held: Default::default() };
-    let (rows, width) = (shape.vocabulary, shape.width);
-    let words = shards.table(OUTER[0], rows, width)?;
+    let (rows, columns) = (shape.vocabulary, shape.width);
+    let words = shards.table(OUTER[0], rows, columns)?;
     // A tied model may carry its head all the same; the word table is what counts.
-    let head = reader.matrix(&[(if shape.tied { OUTER[0] } else { OUTER[2] }, rows)], width)?;
+    let head = reader.matrix(&[(if shape.tied { OUTER[0] } else { OUTER[2] }, rows)], columns)?;
     let layers = (0..shape.layers).map(|i| reader.layer(i, &shape)).collect::<Result<_, _>>()?;
-    let norm = reader.row(&[OUTER[1]], width)?;
-    let (frequencies, bytes) = (shape.rope.frequencies(shape.head), reader.held.get());
+    let norm = reader.row(&[OUTER[1]], columns)?;
+    let (frequencies, weight_bytes) = (shape.rope.frequencies(shape.head), reader.held.get());
+    let (precision, width) = (if bytes { "int8" } else { width }, (width, size_of::<W>()));
     let model = Arc::new(Cubes::<R, W> { words, layers, norm, head, frequencies, board, shape });
-    Ok(Held { model, precision, width: size_of::<W>(), bytes })
+    Ok(Held { model, precision, width, bytes: weight_bytes })
 }
 
 /// Reads weights.
