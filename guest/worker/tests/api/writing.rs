@@ -232,6 +232,20 @@ async fn wrong_requests_are_refused_in_openais_form() {
 }
 
 #[tokio::test]
+async fn bytes_that_are_no_text_are_refused_and_never_followed() {
+    let (models, seen) = scripted();
+    let head = br#"{"model":"script","messages":[{"role":"user","content":"#;
+    let deep = vec![b'['; 100_000];
+    for tail in [&b"\"\xff\xfe\"}]}"[..], b"\"\xed\xa0\x80\"}]}", b"\"a", b"\"\\ud800\"}]}", &deep[..], b""] {
+        let body = Body::from([&head[..], tail].concat());
+        let request = Request::post("/v1/chat/completions").body(body).unwrap();
+        let response = TowerToHyperService::new(router(models.clone())).call(request).await.unwrap();
+        refused(response, 400, "invalid_json").await;
+    }
+    assert!(seen.clients.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_name_with_the_root_of_its_disk_is_served_and_with_another_not() {
     let (models, _) = scripted();
     let named = |root: String| ask("a", json!({ "model": format!("script@{root}") }));
