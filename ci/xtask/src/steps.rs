@@ -120,7 +120,7 @@ impl House {
     /// The demo's model as a disk.
     pub fn model_disk(&self) -> Result<ModelDisk> {
         let out = self.out("models").join(MODEL);
-        builder::model::pack(&self.tools, &self.model_folder()?, &out, MODEL)
+        builder::model::pack(&self.tools, &self.model_folder()?, &out, MODEL, &mut |_| ())
     }
 
     /// The simulated platform's keys, made at first run and when they ran out; `name` keeps several apart.

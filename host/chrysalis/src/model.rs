@@ -37,7 +37,8 @@ pub fn run(command: Command, json: bool) -> Result<Outcome> {
     };
     answered(&builder::model::inspect(&folder)?.kind, &folder)?;
     let tools = Tools::open(&Checkout::find()?, &mut |progress| eprintln!("  {progress}"))?;
-    let disk = builder::model::pack(&tools, &folder, &out, &name)?;
+    let mut say = |doing: &str| eprintln!("  {doing}");
+    let disk = builder::model::pack(&tools, &folder, &out, &name, &mut say)?;
     facts(json, &disk, || {
         format!(
             "model {} in {}\n  root        {}\n  data blocks {} of 4096 bytes",

@@ -11,12 +11,13 @@
 //! Deliberately absent: compression (weights don't compress, and the guest reads them once), conversion of weights,
 //! judging whether the model can be run (the engine does).
 
+mod copy;
 mod inspect;
 mod int8;
 
-use crate::hash;
 use crate::tools::{Tools, run};
 use anyhow::{Context, Result, bail, ensure};
+use copy::Copying;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -65,13 +66,19 @@ pub struct ModelFile {
     pub sha256: String,
 }
 
-/// Packs `folder` into `out/model.img` and `out/model.json`, replacing what was there.
-pub fn pack(tools: &Tools, folder: &Path, out: &Path, name: &str) -> Result<ModelDisk> {
+/// Packs `folder` into `out/model.img` and `out/model.json`, replacing what was there. `progress` is told what is being done.
+pub fn pack(
+    tools: &Tools,
+    folder: &Path,
+    out: &Path,
+    name: &str,
+    progress: &mut dyn FnMut(&str),
+) -> Result<ModelDisk> {
     check_name(name)?;
     let content = survey(folder)?;
     let work = Work::new(out)?;
-    stage(folder, &content.files, &work.at("files"))?;
-    let disk = format(tools, &work, content, name)?;
+    let files = stage(folder, &content.files, &work.at("files"), progress)?;
+    let disk = format(tools, &work, files, &content.left_out, name, progress)?;
     let json = serde_json::to_string_pretty(&disk)? + "\n";
     fs::write(work.at("model.json"), json).with_context(|| format!("{}: can't write", work.0.display()))?;
     for file in ["model.img", "model.json"] {
@@ -151,18 +158,31 @@ fn packed(path: &Path) -> bool {
     !hidden(path) && kind.is_some_and(|kind| KINDS.contains(&kind)) && path.to_str().is_some()
 }
 
-/// Copies with fixed modes: the caller's umask and the originals' modes must not reach the image.
-fn stage(folder: &Path, files: &[PathBuf], dest: &Path) -> Result<()> {
+/// Copies with fixed modes: the caller's umask and the originals' modes must not reach the image. What is copied is hashed
+/// on its way.
+fn stage(
+    folder: &Path,
+    files: &[PathBuf],
+    dest: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<ModelFile>> {
     make_folder(dest)?;
+    let sizes = files.iter().map(|file| {
+        let file = folder.join(file);
+        Ok(fs::metadata(&file).with_context(|| file.display().to_string())?.len())
+    });
+    let mut copying = Copying::new(sizes.sum::<Result<u64>>()?, progress);
+    let mut described = vec![];
     for file in files {
         let (from, to) = (folder.join(file), dest.join(file));
         if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
             make_folder(parent)?;
         }
-        fs::copy(&from, &to).with_context(|| format!("{}: can't copy", from.display()))?;
+        let (size, sha256) = copying.file(&from, &to)?;
         set_mode(&to, 0o444)?;
+        described.push(ModelFile { path: file.display().to_string(), size, sha256 });
     }
-    Ok(())
+    Ok(described)
 }
 
 fn make_folder(path: &Path) -> Result<()> {
@@ -175,31 +195,39 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("{}: can't set its mode", path.display()))
 }
 
-fn format(tools: &Tools, work: &Work, content: Content, name: &str) -> Result<ModelDisk> {
+fn format(
+    tools: &Tools,
+    work: &Work,
+    files: Vec<ModelFile>,
+    left_out: &[PathBuf],
+    name: &str,
+    progress: &mut dyn FnMut(&str),
+) -> Result<ModelDisk> {
+    progress("writing the file system");
     let tools = tools.clone().bind(&work.0, Path::new(INSIDE));
-    let (image, files) = (format!("{INSIDE}/model.img"), format!("{INSIDE}/files"));
+    let (image, staged) = (format!("{INSIDE}/model.img"), format!("{INSIDE}/files"));
     let mut erofs = tools.command("mkfs.erofs");
     erofs.args(["--quiet", "-b4096", "-T0", "--all-time", "--all-root", "-x-1", "-U", EROFS_UUID]);
-    run("mkfs.erofs", erofs.args([&image, &files]))?;
+    run("mkfs.erofs", erofs.args([&image, &staged]))?;
     let local = work.at("model.img");
     let file = File::options().write(true).open(&local).with_context(|| local.display().to_string())?;
     let bytes = file.metadata()?.len().next_multiple_of(BLOCK);
     file.set_len(bytes).with_context(|| format!("{}: can't pad", local.display()))?;
     drop(file);
     let data_blocks = bytes / BLOCK;
+    progress(&format!("hashing {data_blocks} blocks of {BLOCK} bytes into a tree"));
     let mut verity = tools.command("veritysetup");
     verity.args(["format", "--format=1", "--hash=sha256", "--salt=-", "--uuid", VERITY_UUID]);
     verity.args(["--data-block-size=4096", "--hash-block-size=4096"]);
     verity.args([format!("--data-blocks={data_blocks}"), format!("--hash-offset={bytes}")]);
     let said = run("veritysetup", verity.args([&image, &image]))?;
-    let files = content.files.iter().map(|path| describe(&work.at("files"), path)).collect::<Result<_>>()?;
     Ok(ModelDisk {
         name: name.to_owned(),
         root: root_hash(&String::from_utf8_lossy(&said))?,
         data_blocks,
         size: fs::metadata(&local)?.len(),
         files,
-        left_out: content.left_out.iter().map(|path| path.display().to_string()).collect(),
+        left_out: left_out.iter().map(|path| path.display().to_string()).collect(),
     })
 }
 
@@ -211,12 +239,6 @@ fn root_hash(said: &str) -> Result<String> {
         Some(root) => Ok(root.to_owned()),
         None => bail!("veritysetup: expected a line `Root hash: <64 hex digits>`, found:\n{said}"),
     }
-}
-
-fn describe(staged: &Path, path: &Path) -> Result<ModelFile> {
-    let file = staged.join(path);
-    let size = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
-    Ok(ModelFile { path: path.display().to_string(), size, sha256: hash::file(&file)? })
 }
 
 /// A scratch folder inside `out`, so that results can be renamed into place; removed when dropped.

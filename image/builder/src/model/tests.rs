@@ -39,9 +39,9 @@ fn plain() -> tempfile::TempDir {
 #[test]
 fn equal_files_give_an_equal_disk_under_other_times_modes_and_orders() {
     let (tools, out) = (tools(), tempfile::tempdir().unwrap());
-    let first = pack(&tools, plain().path(), &out.path().join("a"), "m").unwrap();
+    let first = pack(&tools, plain().path(), &out.path().join("a"), "m", &mut |_| ()).unwrap();
     let other = folder(&[4, 3, 2, 1, 0], 0o600, Duration::from_secs(1_000_000));
-    let second = pack(&tools, other.path(), &out.path().join("b"), "m").unwrap();
+    let second = pack(&tools, other.path(), &out.path().join("b"), "m", &mut |_| ()).unwrap();
     assert_eq!(first, second);
     let image = |dir: &str| fs::read(out.path().join(dir).join("model.img")).unwrap();
     assert_eq!(image("a"), image("b"));
@@ -53,16 +53,16 @@ fn equal_files_give_an_equal_disk_under_other_times_modes_and_orders() {
 #[test]
 fn one_changed_byte_gives_another_root() {
     let (tools, out, dir) = (tools(), tempfile::tempdir().unwrap(), plain());
-    let first = pack(&tools, dir.path(), out.path(), "m").unwrap();
+    let first = pack(&tools, dir.path(), out.path(), "m", &mut |_| ()).unwrap();
     fs::write(dir.path().join("vocab.txt"), "a\nc\n").unwrap();
-    let second = pack(&tools, dir.path(), out.path(), "m").unwrap();
+    let second = pack(&tools, dir.path(), out.path(), "m", &mut |_| ()).unwrap();
     assert_ne!(first.root, second.root);
 }
 
 #[test]
 fn the_disk_is_data_superblock_and_tree_and_verifies() {
     let (tools, out) = (tools(), tempfile::tempdir().unwrap());
-    let disk = pack(&tools, plain().path(), out.path(), "m").unwrap();
+    let disk = pack(&tools, plain().path(), out.path(), "m", &mut |_| ()).unwrap();
     let image = fs::read(out.path().join("model.img")).unwrap();
     let end_of_data = (disk.data_blocks * BLOCK) as usize;
     assert_eq!(&image[end_of_data..end_of_data + 6], b"verity");
@@ -70,17 +70,17 @@ fn the_disk_is_data_superblock_and_tree_and_verifies() {
     assert_eq!(&image[1024..1028], &0xe0f5_e1e2u32.to_le_bytes());
     // The root is the hash of the block behind the superblock: what the guest checks first.
     let top = end_of_data + BLOCK as usize;
-    assert_eq!(hash::bytes(&image[top..top + BLOCK as usize]), disk.root);
+    assert_eq!(crate::hash::bytes(&image[top..top + BLOCK as usize]), disk.root);
 }
 
 #[test]
 fn what_no_program_reads_is_left_out_and_said() {
     let (tools, out, dir) = (tools(), tempfile::tempdir().unwrap(), plain());
-    let first = pack(&tools, dir.path(), out.path(), "m").unwrap();
+    let first = pack(&tools, dir.path(), out.path(), "m", &mut |_| ()).unwrap();
     fs::write(dir.path().join("pytorch_model.bin"), "pickle").unwrap();
     fs::write(dir.path().join(".gitattributes.json"), "x").unwrap();
     fs::create_dir_all(dir.path().join("onnx/deep")).unwrap();
-    let second = pack(&tools, dir.path(), out.path(), "m").unwrap();
+    let second = pack(&tools, dir.path(), out.path(), "m", &mut |_| ()).unwrap();
     assert_eq!(second.left_out, [".gitattributes.json", "onnx/deep", "pytorch_model.bin"]);
     assert_eq!((first.root, first.files), (second.root, second.files));
 }
