@@ -61,3 +61,4 @@ pub use json::Json;
 pub use kernels::gpu::Speed;
 pub use pooling::Pooling;
 pub use quantise::{Progress, quantise};
+pub use shards::{Loading, Told};

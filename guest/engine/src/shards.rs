@@ -18,6 +18,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The weights in one file, or the index of several.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -31,15 +32,40 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// How far the loading of a model's weights is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// Bytes of weights that were looked at.
+    pub done: u64,
+    /// Bytes of all weights. A word table of its own is not looked at, and in this number all the same.
+    pub total: u64,
+}
+
+/// Who is told, behind each matrix.
+pub type Told = Arc<dyn Fn(Loading) + Send + Sync>;
+
 /// Open weights, by tensor.
 pub(crate) struct Shards {
     files: Vec<Arc<Weights>>,
     /// Which file holds a tensor.
     places: HashMap<String, usize>,
     types: BTreeSet<String>,
+    told: Told,
+    /// Bytes that were looked at.
+    done: AtomicU64,
 }
 
 impl Shards {
+    /// The same weights; `told` is told how far it is while they are looked at.
+    pub fn telling(self, told: Told) -> Self {
+        Shards { told, ..self }
+    }
+
+    fn tell(&self, bytes: usize) {
+        let done = self.done.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        (self.told)(Loading { done, total: self.bytes() });
+    }
+
     /// Opens all weights of a folder.
     pub fn open(dir: &Path) -> Result<Self, EngineError> {
         let index = dir.join(INDEX);
@@ -80,7 +106,8 @@ impl Shards {
                 }
             }
         }
-        Ok(Shards { files: files.into_iter().map(Arc::new).collect(), places, types })
+        let files = files.into_iter().map(Arc::new).collect();
+        Ok(Shards { files, places, types, told: Arc::new(|_| ()), done: AtomicU64::new(0) })
     }
 
     /// Bytes of all tensors.
@@ -130,12 +157,16 @@ impl Shards {
 
     /// A tensor of exactly this shape as it lies in the file, all of it looked at.
     pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<(Kind, Mapped), EngineError> {
-        self.file(name).mapped(name, shape)
+        let found = self.file(name).mapped(name, shape)?;
+        self.tell(found.1.bytes().len());
+        Ok(found)
     }
 
     /// The blocks of bytes of a matrix as they lie in the file, their scales looked at.
     pub fn blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Mapped, EngineError> {
-        self.file(name).blocks(name, rows, cols)
+        let found = self.file(name).blocks(name, rows, cols)?;
+        self.tell(found.bytes().len());
+        Ok(found)
     }
 
     /// Rows of a tensor, read on demand.

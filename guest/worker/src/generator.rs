@@ -4,6 +4,7 @@ use crate::compute::Compute;
 use crate::desk::{Prompted, Turns, Writer};
 use engine::{
     ClientId, EngineError, Event, Generator, KNOWN_ANSWERS, Limits, Prepared, RequestId, Scheduler, Time,
+    Told,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ pub struct EngineWriter {
 }
 
 impl EngineWriter {
-    /// Loads a folder. Where known answers lie beside the model, this machine must compute them.
+    /// Loads a folder; `told` is told how far it is. Where known answers lie beside the model, this machine must compute them.
     ///
     /// # Errors
     /// See [`Generator::open_with`] and [`Generator::check_known_answers`].
-    pub fn open(folder: &Path, compute: &Compute) -> Result<Self, EngineError> {
-        let generator = Generator::open_with(folder, compute.options)?;
+    pub fn open(folder: &Path, compute: &Compute, told: Told) -> Result<Self, EngineError> {
+        let generator = Generator::open_telling(folder, compute.options, told)?;
         if folder.join(KNOWN_ANSWERS).is_file() {
             generator.check_known_answers(folder)?;
         }

@@ -4,12 +4,15 @@ use crate::compute::Compute;
 use crate::desk::{Desk, Writer};
 use crate::generator::EngineWriter;
 use crate::pool::{Embed, EmbedError, Embedded, Entry};
-use engine::{ClientId, Embedder, EngineError, Event, KNOWN_ANSWERS, Kind, Prompt, Request, Sampling};
+use engine::{
+    ClientId, Embedder, EngineError, Event, KNOWN_ANSWERS, Kind, Loading, Prompt, Request, Sampling, Told,
+};
 use protocol::config::{ModelPin, StaticConfig};
 use protocol::market::{Hex32, SelfTest};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tokens of the self-test's continuation.
 const SELF_TEST_TOKENS: usize = 8;
@@ -103,6 +106,21 @@ fn answered(name: &str, folder: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Weights from which on loading says how far it is.
+const LARGE: u64 = 256_000_000;
+
+/// Says a few times how far the loading of a large model is: from a cold disk it takes minutes.
+fn saying(name: &str) -> Told {
+    let (name, next) = (name.to_owned(), AtomicU64::new(0));
+    Arc::new(move |Loading { done, total }| {
+        let percent = (done * 100).checked_div(total).unwrap_or(100);
+        if total >= LARGE && percent >= next.load(Ordering::Relaxed) {
+            next.store(percent / 20 * 20 + 20, Ordering::Relaxed);
+            eprintln!("model {name}: {percent} % of {} MB of weights", total / 1_000_000);
+        }
+    })
+}
+
 /// Loads a folder and computes with it; of no disk, so known answers may be missing.
 ///
 /// # Errors
@@ -118,7 +136,7 @@ pub fn load(name: &str, folder: &Path, compute: &Compute) -> Result<Entry, LoadE
             Ok(Entry { self_test, ..Entry::embedder(name, model) })
         }
         Kind::Generator => {
-            let writer = EngineWriter::open(folder, compute).map_err(engine)?;
+            let writer = EngineWriter::open(folder, compute, saying(name)).map_err(engine)?;
             let digest = writing_test(&writer).map_err(failed)?;
             let desk = Desk::open(Arc::new(writer)).map_err(engine)?;
             let self_test = Some(SelfTest { digest, passed: true });

@@ -13,7 +13,7 @@ use crate::decoder::{BLOCK, Model, Piece};
 use crate::error::{EngineError, shorten};
 use crate::families;
 use crate::files::{self, Config};
-use crate::shards::Shards;
+use crate::shards::{Shards, Told};
 use crate::wordpiece::Refusal;
 use serde::Deserialize;
 use std::path::Path;
@@ -131,6 +131,11 @@ impl Generator {
 
     /// The same, computed as `options` say.
     pub fn open_with(dir: &Path, options: Options) -> Result<Generator, EngineError> {
+        Self::open_telling(dir, options, Arc::new(|_| ()))
+    }
+
+    /// The same; `told` is told how far it is.
+    pub fn open_telling(dir: &Path, options: Options, told: Told) -> Result<Generator, EngineError> {
         let (architecture, shape) = families::decoder(dir)?;
         let tokenizer = read_tokenizer(dir, shape.vocabulary, shape.context)?;
         let described: Config<TokenizerConfig> = Config::read_or_default(
@@ -140,7 +145,7 @@ impl Generator {
         let template = Template::read(dir, &described)?;
         let (ends, sampling) = read_generation(dir, &tokenizer, described.value.eos(), shape.vocabulary)?;
         let thoughts = tokenizer.added_id("<think>").zip(tokenizer.added_id("</think>"));
-        let shards = Shards::open(dir)?;
+        let shards = Shards::open(dir)?.telling(told);
         let Loaded { model, precision, kv_precision, cached_bytes, weight_bytes } =
             load(&shards, shape.clone(), options)?;
         let facts = GeneratorFacts {
