@@ -34,18 +34,27 @@ impl States {
     ///
     /// # Panics
     /// Numbers that are not whole tokens.
+    #[cfg(test)]
     pub fn new(numbers: &[f32], features: usize) -> States {
         let mut states = States::default();
-        states.reset(numbers.len() / features, features);
-        assert_eq!(numbers.len(), states.tokens * features, "whole tokens");
-        for (token, numbers) in numbers.chunks_exact(features).enumerate() {
-            let rows = &mut states.rows[token / PANEL * features..][..features];
-            rows.iter_mut().zip(numbers).for_each(|(row, x)| row.0[token % PANEL] = *x);
-        }
+        states.fill(numbers, features);
         states
     }
 
-    /// Makes room for so many numbers, which may be anything until they are written.
+    /// The same in place of what there was.
+    ///
+    /// # Panics
+    /// As [`States::new`].
+    pub fn fill(&mut self, numbers: &[f32], features: usize) {
+        self.reset(numbers.len() / features, features);
+        assert_eq!(numbers.len(), self.tokens * features, "whole tokens");
+        for (token, numbers) in numbers.chunks_exact(features).enumerate() {
+            let rows = &mut self.rows[token / PANEL * features..][..features];
+            rows.iter_mut().zip(numbers).for_each(|(row, x)| row.0[token % PANEL] = *x);
+        }
+    }
+
+    /// Makes room for so many numbers, which may be those of an earlier pass until they are written.
     pub fn reset(&mut self, tokens: usize, features: usize) {
         (self.tokens, self.features) = (tokens, features);
         self.rows.resize(tokens.div_ceil(PANEL) * features, Row::ZERO);

@@ -86,7 +86,7 @@ fn check(config: &Config<BertConfig>) -> Result<(), EngineError> {
 
 /// Reads configuration and weights, for the processor.
 pub(super) fn load(source: Source<'_>) -> Result<Box<dyn Encoder>, EngineError> {
-    Bert::load(&source, Native(Machine::new(source.threads)))
+    Bert::load(&source, Native::new(Machine::new(source.threads)))
 }
 
 /// The same, for a device that burn has.
