@@ -38,10 +38,10 @@ def serve(loaded, versions, tasks):
 
 
 def blas():
-    """The library that multiplies for torch, as it is loaded: a generic one is many times slower than a tuned one."""
+    """The libraries that multiply for torch, as they are loaded: a generic one is many times slower than a tuned one."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
-        files = {os.path.basename(line.split()[-1]) for line in maps if "/lib" in line and "blas.so" in line}
-    return ", ".join(sorted(name for name in files if name.startswith("lib"))) or "its own"
+        files = {os.path.basename(line.split()[-1]) for line in maps if "/lib" in line}
+    return ", ".join(sorted(name for name in files if name.startswith("lib") and "blas" in name)) or "its own"
 
 
 def clocks():
