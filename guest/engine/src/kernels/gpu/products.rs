@@ -204,7 +204,7 @@ impl<R: CubeRuntime> Board<R> {
         let rows = outputs * (1 + usize::from(gated));
         assert!(x.len == tokens * inputs && (1..=FEW).contains(&tokens), "rows of few tokens");
         assert!(w.len == rows * inputs && out.len == tokens * outputs, "rows of a product");
-        let n = self.at_a_time(size_of::<W>(), inputs);
+        let n = self.beside_single(inputs);
         let split = self.split(outputs, inputs / n);
         // SAFETY: as long as asserted.
         unsafe {
